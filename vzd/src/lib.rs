@@ -1,0 +1,1 @@
+//! The node service and the per-VE monitor.

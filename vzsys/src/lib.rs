@@ -1,0 +1,1 @@
+//! How Linux does it.
