@@ -1,1 +1,13 @@
-//! How Linux does it.
+//! How Linux does it: the only crate with `unsafe`.
+//!
+//! Raw system calls live in [`raw`]; everything above it is safe Rust with errors that print like a
+//! line of strace ([`SysError`]).
+
+pub mod error;
+pub mod fault;
+pub mod idmap;
+pub mod mount;
+pub mod process;
+pub mod raw;
+
+pub use error::{Call, Result, SysError};

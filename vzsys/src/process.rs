@@ -1,0 +1,202 @@
+//! Processes, named so that a reused pid is never mistaken for the one that was meant.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Call, Result, SysError};
+
+/// A process by pid and start time (field 22 of `/proc/PID/stat`, clock ticks since boot).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcRef {
+    /// Process id in the host's pid namespace.
+    pub pid: i32,
+    /// Start time in clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl ProcRef {
+    /// The process that has this pid now.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none.
+    pub fn of(pid: i32) -> Result<Self> {
+        let start_time = start_time(pid).ok_or_else(|| SysError::new("open", stat_path(pid), Errno::SRCH))?;
+        Ok(Self { pid, start_time })
+    }
+
+    /// Whether that process is still there and not a zombie.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        read_stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.dead)
+    }
+
+    /// A pidfd of that process; `None` when it is gone.
+    ///
+    /// # Errors
+    /// The errno of pidfd_open(2), other than `ESRCH`.
+    pub fn open(&self) -> Result<Option<PidFd>> {
+        let Some(fd) = PidFd::open(self.pid)? else { return Ok(None) };
+        // Opened first, compared after: the number cannot have changed hands in between.
+        Ok(self.alive().then_some(fd))
+    }
+}
+
+struct Stat {
+    start_time: u64,
+    dead: bool,
+}
+
+fn stat_path(pid: i32) -> String {
+    format!("/proc/{pid}/stat")
+}
+
+fn read_stat(pid: i32) -> Option<Stat> {
+    let text = std::fs::read(stat_path(pid)).ok()?;
+    // The command name may hold anything, ')' too: fields are counted from the last one.
+    let end = text.iter().rposition(|&b| b == b')')?;
+    let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let dead = matches!(fields.next()?, "Z" | "X" | "x");
+    Some(Stat { start_time: fields.nth(18)?.parse().ok()?, dead })
+}
+
+/// The start time of a process, zombies included; `None` when there is no such pid.
+#[must_use]
+pub fn start_time(pid: i32) -> Option<u64> {
+    read_stat(pid).map(|stat| stat.start_time)
+}
+
+/// How many threads this process has.
+#[must_use]
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, |dir| dir.count().max(1))
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+}
+
+/// A descriptor of one process (pidfd_open(2), 5.3).
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Takes over a descriptor that came from clone3(2).
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Opens a process; `None` when there is no such pid.
+    ///
+    /// # Errors
+    /// The errno of pidfd_open(2), other than `ESRCH`.
+    pub fn open(pid: i32) -> Result<Option<Self>> {
+        let Some(number) = Pid::from_raw(pid) else { return Ok(None) };
+        match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self(fd))),
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(SysError::new("pidfd_open", pid, errno)),
+        }
+    }
+
+    /// Sends a signal; a process that is gone is no error.
+    ///
+    /// # Errors
+    /// The errno of pidfd_send_signal(2), other than `ESRCH`.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        match rustix::process::pidfd_send_signal(&self.0, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(SysError::new("pidfd_send_signal", format_args!("{signal:?}"), errno)),
+        }
+    }
+
+    /// Waits until the process has ended or `timeout` is over; `true` when it has ended.
+    ///
+    /// # Errors
+    /// The errno of poll(2).
+    pub fn wait_ended(&self, timeout: Option<Duration>) -> Result<bool> {
+        let deadline = timeout.map(|t| Instant::now() + t);
+        loop {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, timespec(left).as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(SysError::new("poll", "pidfd", errno)),
+            }
+        }
+    }
+
+    /// Reaps the process, which must be our child; blocks until it has ended.
+    ///
+    /// # Errors
+    /// The errno of waitid(2).
+    pub fn reap(&self) -> Result<Ended> {
+        use rustix::process::{WaitId, WaitIdOptions};
+        loop {
+            match rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    return Ok(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Ended::Exited(code),
+                        (None, Some(signal)) => Ended::Killed(signal),
+                        (None, None) => Ended::Killed(0),
+                    });
+                }
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(SysError::new("waitid", "pidfd", errno)),
+            }
+        }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A poll(2) timeout; `None` waits for ever.
+#[must_use]
+pub fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
+    timeout.map(|t| Timespec {
+        tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(t.subsec_nanos()),
+    })
+}
+
+/// Opens a namespace of a process, such as `net`, for setns(2) or for netlink.
+///
+/// # Errors
+/// The errno of open(2).
+pub fn namespace(pid: i32, kind: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/{kind}");
+    rustix::fs::open(&path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .call("open", || path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_time_too() {
+        let me = ProcRef::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(me.alive());
+        assert!(me.open().unwrap().is_some());
+        let other = ProcRef { start_time: me.start_time + 1, ..me };
+        assert!(!other.alive());
+        assert!(other.open().unwrap().is_none());
+    }
+}

@@ -1,0 +1,309 @@
+//! The system calls that no crate wraps. The only file of the launch path with `unsafe`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+
+use crate::error::{Result, SysError};
+
+/// `CLONE_INTO_CGROUP` (5.7); libc's constant of that name overflows to 0.
+pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `CLONE_NEWTIME` (5.6).
+pub const CLONE_NEWTIME: u64 = 0x80;
+
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// What `clone3` did, seen from either side.
+#[derive(Debug)]
+pub enum Cloned {
+    /// We are the new process.
+    Child,
+    /// We are the caller: the child's pid in our pid namespace, and a pidfd of it.
+    Parent {
+        /// Process id in the caller's pid namespace.
+        pid: i32,
+        /// Refers to that very process, whatever happens to the number.
+        pidfd: OwnedFd,
+    },
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+fn last_errno() -> Errno {
+    Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Creates a process as fork(2) does, in new namespaces (`flags`) and, when given, in a cgroup v2
+/// directory. The child goes on after this call with a copy of the caller's memory.
+///
+/// # Errors
+/// The errno of clone3(2); `EINVAL` too when the caller has more than one thread, because a copied
+/// process must not find a lock held by a thread that was not copied.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> Result<Cloned> {
+    if crate::process::threads() != 1 {
+        return Err(SysError::new("clone3", "the caller has several threads", Errno::INVAL));
+    }
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        exit_signal: u64::from(exit_signal.unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(dir.as_raw_fd().unsigned_abs());
+    }
+    // SAFETY: `args` is a live, initialised clone_args of the size given; without CLONE_VM and with
+    // no stack the child runs on its own copy of this stack, as after fork(2). The check above means
+    // that no other thread can have held an allocator or libc lock at the moment of the copy, so the
+    // child may run ordinary code. `pidfd` outlives the call, and the kernel writes it before return.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), std::mem::size_of::<CloneArgs>())
+    };
+    match pid {
+        -1 => Err(SysError::new("clone3", format_args!("flags={flags:#x}"), last_errno())),
+        0 => Ok(Cloned::Child),
+        pid => {
+            // SAFETY: the kernel stored a new descriptor for us (CLONE_PIDFD); nobody else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd })
+        }
+    }
+}
+
+/// fork(2), with a pidfd. Falls back to fork + pidfd_open where clone3 is refused (`ENOSYS`).
+///
+/// # Errors
+/// As [`clone3`].
+pub fn fork(flags: u64, exit_signal: i32) -> Result<Cloned> {
+    clone3(flags, None, exit_signal)
+}
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr, what: &str) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let empty: &CStr = c"";
+    // SAFETY: the path is a NUL-terminated literal, `attr` a live struct of the size given; the
+    // kernel only reads both.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            std::mem::size_of::<MountAttr>(),
+        )
+    };
+    if r == 0 { Ok(()) } else { Err(SysError::new("mount_setattr", what, last_errno())) }
+}
+
+/// Makes a detached mount show its files with ids mapped by `userns` (5.12; the filesystem must
+/// support it).
+///
+/// # Errors
+/// The errno of mount_setattr(2): `EINVAL` when the filesystem cannot be idmapped.
+pub fn mount_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Result<()> {
+    let attr = MountAttr {
+        attr_set: MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(userns.as_raw_fd().unsigned_abs()),
+    };
+    mount_setattr(mount, false, &attr, "IDMAP")
+}
+
+/// Sets and clears `MOUNT_ATTR_*` flags on a mount.
+///
+/// # Errors
+/// The errno of mount_setattr(2).
+pub fn mount_attrs(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
+    let attr = MountAttr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    mount_setattr(mount, false, &attr, "attributes")
+}
+
+/// setns(2) on a pidfd: joins several namespaces of a process at once (5.8), or on a namespace file.
+///
+/// # Errors
+/// The errno of setns(2).
+pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> Result<()> {
+    // SAFETY: setns takes a descriptor, valid for the life of the borrow, and plain flags.
+    let r = unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) };
+    if r == 0 { Ok(()) } else { Err(SysError::new("setns", format_args!("{flags:#x}"), last_errno())) }
+}
+
+/// setfsuid(2) and setfsgid(2); both report no error, so the result is asked for and compared.
+///
+/// # Errors
+/// `EPERM` when the ids did not change.
+pub fn set_fs_ids(uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: plain integers in, plain integers out; -1 is the documented way to ask.
+    let now = unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX))
+    };
+    let same = u32::try_from(now.0) == Ok(uid) && u32::try_from(now.1) == Ok(gid);
+    if same { Ok(()) } else { Err(SysError::new("setfsuid", uid, Errno::PERM)) }
+}
+
+/// Marks every descriptor from `first` up close-on-exec (5.11), or closes them (5.9).
+///
+/// # Errors
+/// The errno of close_range(2).
+pub fn cloexec_from(first: u32) -> Result<()> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed, so no owner's descriptor becomes invalid.
+    let r = unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint)
+    };
+    if r == 0 { Ok(()) } else { Err(SysError::new("close_range", first, last_errno())) }
+}
+
+/// Installs a seccomp filter on the calling thread. Needs `CAP_SYS_ADMIN` in its user namespace.
+///
+/// # Errors
+/// The errno of seccomp(2).
+pub fn seccomp_filter(program: &[libc::sock_filter]) -> Result<()> {
+    let len = u16::try_from(program.len())
+        .map_err(|_| SysError::new("seccomp", "program too long", Errno::TOOBIG))?;
+    let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `fprog` describes a live slice of exactly `len` instructions; the kernel copies it.
+    let r = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&fprog))
+    };
+    if r == 0 { Ok(()) } else { Err(SysError::new("seccomp", "SET_MODE_FILTER", last_errno())) }
+}
+
+/// Ends the process at once, without running destructors or flushing: for a copied child.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Makes `fd` the descriptor `target` as dup2(2), without close-on-exec.
+///
+/// # Errors
+/// The errno of dup2(2).
+pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    // SAFETY: for use on 0, 1 and 2 just before exec: nothing in this program owns those three.
+    let r = unsafe { libc::dup2(fd.as_raw_fd(), target) };
+    if r >= 0 { Ok(()) } else { Err(SysError::new("dup2", target, last_errno())) }
+}
+
+/// Resets every signal to its default action and unblocks all: a program started for a VE must not
+/// inherit what its starter ignored.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler code; invalid numbers only fail with EINVAL.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: sigset_t is plain data, initialised by sigemptyset before use.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Takes over a descriptor that this process was started with.
+///
+/// # Errors
+/// `EBADF` when nothing is open under that number.
+pub fn inherited_fd(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: F_SETFD on an arbitrary number is harmless; it fails when the number is not open.
+    let r = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if r < 0 {
+        return Err(SysError::new("fcntl", number, last_errno()));
+    }
+    // SAFETY: the descriptor is open, was made for us by our starter (documented protocol), and this
+    // is called once at the start of main, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Makes `pty` the controlling terminal of the calling session leader.
+///
+/// # Errors
+/// The errno of ioctl(TIOCSCTTY).
+pub fn set_controlling_tty(pty: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer argument; the descriptor lives for the call.
+    let r = unsafe { libc::ioctl(pty.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if r == 0 { Ok(()) } else { Err(SysError::new("ioctl", "TIOCSCTTY", last_errno())) }
+}
+
+/// Drops one capability from the bounding set.
+///
+/// # Errors
+/// The errno of prctl(2); `EINVAL` for a number that this kernel does not have.
+pub fn drop_bounding(cap: u32) -> Result<()> {
+    // SAFETY: plain integers.
+    let r = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(cap), 0, 0, 0) };
+    if r == 0 { Ok(()) } else { Err(SysError::new("prctl", format_args!("CAPBSET_DROP, {cap}"), last_errno())) }
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// The permitted capability set of the calling thread, as a bit mask.
+///
+/// # Errors
+/// The errno of capget(2).
+pub fn permitted() -> Result<u64> {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 uses a header and an array of two data structs, both live and writable.
+    let r = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    if r != 0 {
+        return Err(SysError::new("capget", "self", last_errno()));
+    }
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+}
+
+/// Sets effective and permitted to `caps`, inheritable to nothing.
+///
+/// # Errors
+/// The errno of capset(2).
+#[allow(clippy::cast_possible_truncation)] // the two halves of a 64-bit mask
+pub fn set_caps(caps: u64) -> Result<()> {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |bits: u32| CapData { effective: bits, permitted: bits, inheritable: 0 };
+    let data = [half(caps as u32), half((caps >> 32) as u32)];
+    // SAFETY: version 3 uses a header and an array of two data structs, both live; the kernel reads them.
+    let r = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if r == 0 { Ok(()) } else { Err(SysError::new("capset", format_args!("{caps:#x}"), last_errno())) }
+}
