@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Call, Result, SysError};
 use crate::process::{self, PidFd};
-use crate::raw::{self, Cloned};
+use crate::raw;
 
 /// How many ids a VE has, as every common guest expects.
 pub const RANGE: u32 = 65536;
@@ -48,22 +48,12 @@ impl IdRange {
     /// # Errors
     /// The errno of clone3(2), of the maps or of opening the namespace.
     pub fn user_namespace(&self) -> Result<OwnedFd> {
-        let (pid, child) = match raw::clone3(libc::CLONE_NEWUSER as u64, None, libc::SIGCHLD)? {
-            Cloned::Child => hold_namespace(),
-            Cloned::Parent { pid, pidfd } => (pid, PidFd::from_fd(pidfd)),
-        };
+        let (pid, pidfd) = raw::clone_waiting(libc::CLONE_NEWUSER as u64)?;
+        let child = PidFd::from_fd(pidfd);
         let opened = self.write_maps(pid).and_then(|()| process::namespace(pid, "user"));
         child.signal(Signal::KILL)?;
         child.reap()?;
         opened
-    }
-}
-
-/// The child of [`IdRange::user_namespace`]: exists until it is killed, or its parent dies.
-fn hold_namespace() -> ! {
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    loop {
-        let _ = rustix::thread::nanosleep(&rustix::thread::Timespec { tv_sec: 3600, tv_nsec: 0 });
     }
 }
 

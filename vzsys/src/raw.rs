@@ -58,6 +58,34 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> R
     if crate::process::threads() != 1 {
         return Err(SysError::new("clone3", "the caller has several threads", Errno::INVAL));
     }
+    // SAFETY: with one thread, nobody else can have held an allocator or libc lock at the moment of the
+    // copy, so the child may run ordinary code.
+    unsafe { clone3_any(flags, cgroup, exit_signal) }
+}
+
+/// A process in new namespaces that only waits to be killed, or for its parent's death.
+///
+/// # Errors
+/// The errno of clone3(2).
+pub fn clone_waiting(flags: u64) -> Result<(i32, OwnedFd)> {
+    // SAFETY: the child does nothing but prctl, pause and _exit, which take no lock and no memory.
+    match unsafe { clone3_any(flags, None, libc::SIGCHLD)? } {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => loop {
+            // SAFETY: plain system calls without pointers, async-signal-safe.
+            unsafe {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0 {
+                    libc::_exit(1);
+                }
+                libc::pause();
+            }
+        },
+    }
+}
+
+/// # Safety
+/// In a process with several threads the child may call async-signal-safe functions only.
+unsafe fn clone3_any(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> Result<Cloned> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64,
@@ -70,9 +98,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> R
         args.cgroup = u64::from(dir.as_raw_fd().unsigned_abs());
     }
     // SAFETY: `args` is a live, initialised clone_args of the size given; without CLONE_VM and with
-    // no stack the child runs on its own copy of this stack, as after fork(2). The check above means
-    // that no other thread can have held an allocator or libc lock at the moment of the copy, so the
-    // child may run ordinary code. `pidfd` outlives the call, and the kernel writes it before return.
+    // no stack the child runs on its own copy of this stack, as after fork(2); what it may do there is
+    // the caller's promise. `pidfd` outlives the call, and the kernel writes it before return.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), std::mem::size_of::<CloneArgs>())
     };
@@ -85,14 +112,6 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> R
             Ok(Cloned::Parent { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd })
         }
     }
-}
-
-/// fork(2), with a pidfd. Falls back to fork + pidfd_open where clone3 is refused (`ENOSYS`).
-///
-/// # Errors
-/// As [`clone3`].
-pub fn fork(flags: u64, exit_signal: i32) -> Result<Cloned> {
-    clone3(flags, None, exit_signal)
 }
 
 #[repr(C)]
