@@ -3,11 +3,15 @@
 //! Raw system calls live in [`raw`]; everything above it is safe Rust with errors that print like a
 //! line of strace ([`SysError`]).
 
+pub mod channel;
 pub mod error;
 pub mod fault;
 pub mod idmap;
+pub mod join;
+pub mod launch;
 pub mod mount;
 pub mod process;
 pub mod raw;
+pub mod seccomp;
 
 pub use error::{Call, Result, SysError};

@@ -63,6 +63,14 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> R
     unsafe { clone3_any(flags, cgroup, exit_signal) }
 }
 
+/// A copy of this process as another child of its parent. For a process that is itself such a copy
+/// and has made no thread: it may stand in foreign namespaces, where `/proc` cannot be asked.
+pub(crate) fn clone_sibling() -> Result<Cloned> {
+    // SAFETY: the only caller runs in the child of `clone3`, which started with one thread and made
+    // no other, so no lock can be held by a thread that is not copied.
+    unsafe { clone3_any(libc::CLONE_PARENT as u64, None, 0) }
+}
+
 /// A process in new namespaces that only waits to be killed, or for its parent's death.
 ///
 /// # Errors
@@ -325,4 +333,12 @@ pub fn set_caps(caps: u64) -> Result<()> {
     // SAFETY: version 3 uses a header and an array of two data structs, both live; the kernel reads them.
     let r = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     if r == 0 { Ok(()) } else { Err(SysError::new("capset", format_args!("{caps:#x}"), last_errno())) }
+}
+
+/// Leaves the session keyring of whoever started us, so that a VE never sees a host user's keys. A
+/// kernel without keyrings has none to leave.
+pub fn join_new_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing is read through pointers.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }

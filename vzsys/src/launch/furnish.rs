@@ -1,0 +1,144 @@
+//! The VE's mount tree. Runs in the child, inside all its namespaces, as root of the VE.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::{CgroupView, LaunchPlan, RunFile, RunFileKind};
+use crate::error::{Call, Result, SysError};
+use crate::mount::{Detached, Opt, QUIET};
+
+/// Changes the root to the VE's and mounts what a guest expects to find.
+///
+/// Everything is mounted *after* the change of root: a symbolic link in the template then leads
+/// nowhere but into the VE. The host's tree is detached last, because the kernel allows a new procfs
+/// and sysfs in a user namespace only while a fully visible one is mounted.
+pub(super) fn furnish(plan: &LaunchPlan, dev: &Detached) -> Result<()> {
+    let old = change_root(&plan.root)?;
+    let mounted = mount_all(plan, dev);
+    fchdir(&old).call("fchdir", || "the host's root")?;
+    unmount(".", UnmountFlags::DETACH).call("umount2", || "the host's root")?;
+    chdir("/").call("chdir", || "/")?;
+    mounted
+}
+
+fn change_root(root: &Path) -> Result<OwnedFd> {
+    let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", private).call("mount", || "/, MS_REC|MS_SLAVE")?;
+    let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = open("/", dir, Mode::empty()).call("open", || "/")?;
+    // A copy, because the mounts that came with the namespace are locked and cannot become a root.
+    Detached::copy_of(root, true)?.attach(root)?;
+    chdir(root).call("chdir", || root.display().to_string())?;
+    pivot_root(".", ".").call("pivot_root", || root.display().to_string())?;
+    Ok(old)
+}
+
+fn mount_all(plan: &LaunchPlan, dev: &Detached) -> Result<()> {
+    let nosuid_nodev = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    put(Detached::new("proc", "proc", &[], QUIET)?, "/proc")?;
+    put(Detached::new("sysfs", "sysfs", &[], QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY)?, "/sys")?;
+    cgroups(plan.cgroup_view)?;
+    mount_point("/dev")?;
+    dev.attach(Path::new("/dev"))?;
+    let pts = [Opt::value("mode", "0620"), Opt::value("ptmxmode", "0666"), Opt::value("gid", 5)];
+    let nosuid_noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    put(Detached::new("devpts", "devpts", &pts, nosuid_noexec)?, "/dev/pts")?;
+    put(Detached::new("tmpfs", "tmpfs", &[Opt::value("mode", "1777")], nosuid_nodev)?, "/dev/shm")?;
+    put(Detached::new("mqueue", "mqueue", &[], QUIET)?, "/dev/mqueue")?;
+    put(Detached::new("tmpfs", "tmpfs", &[Opt::value("mode", "0755")], nosuid_nodev)?, "/run")?;
+    for file in &plan.run_files {
+        write_run_file(file)?;
+    }
+    for path in &plan.read_only {
+        read_only(path)?;
+    }
+    for path in &plan.masked {
+        mask(path)?;
+    }
+    Ok(())
+}
+
+fn mount_point(path: &str) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(SysError::from_io("mkdir", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn put(mount: Detached, path: &str) -> Result<()> {
+    mount_point(path)?;
+    mount.attach(Path::new(path))
+}
+
+fn cgroups(view: CgroupView) -> Result<()> {
+    match view {
+        CgroupView::Unified => Detached::new("cgroup2", "cgroup2", &[], QUIET)?.attach(Path::new("/sys/fs/cgroup")),
+        CgroupView::Named => {
+            let options = [Opt::value("mode", "0755")];
+            Detached::new("tmpfs", "tmpfs", &options, QUIET)?.attach(Path::new("/sys/fs/cgroup"))?;
+            let options = [Opt::flag("none"), Opt::value("name", "systemd")];
+            put(Detached::new("cgroup", "cgroup", &options, QUIET)?, "/sys/fs/cgroup/systemd")
+        }
+    }
+}
+
+fn write_run_file(file: &RunFile) -> Result<()> {
+    let path = Path::new("/run").join(&file.path);
+    let name = || path.display().to_string();
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).call("mkdir", name)?;
+    }
+    let mode = match file.kind {
+        RunFileKind::Link => return symlink(&file.content, &path).call("symlink", name),
+        RunFileKind::Plain => 0o644,
+        RunFileKind::Executable => 0o755,
+    };
+    fs::write(&path, &file.content).call("write", name)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).call("chmod", name)
+}
+
+/// A path that this kernel does not have needs no protection.
+fn copy_if_there(path: &Path) -> Result<Option<Detached>> {
+    match Detached::copy_of(path, false) {
+        Ok(mount) => Ok(Some(mount)),
+        Err(error) if error.errno() == Errno::NOENT => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_only(path: &Path) -> Result<()> {
+    let Some(mount) = copy_if_there(path)? else { return Ok(()) };
+    mount.set_attrs(MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    mount.attach(path)
+}
+
+fn mask(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(meta) if meta.is_dir() => {
+            let options = [Opt::value("mode", "0555"), Opt::value("nr_inodes", 1)];
+            let attrs = QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            Detached::new("tmpfs", "tmpfs", &options, attrs)?.attach(path)
+        }
+        Ok(_) => Detached::copy_of(Path::new("/dev/null"), false)?.attach(path),
+    }
+}
+
+/// Opens init's three standard files, inside.
+pub(super) fn stdio() -> Result<()> {
+    let console = open("/dev/console", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
+        .call("open", || "/dev/console")?;
+    for number in 0..3 {
+        crate::raw::dup_onto(console.as_fd(), number)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! The child's side of the launch, from clone3 to exec.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::system::sethostname;
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+use super::{AtStage, FromInit, LaunchError, LaunchPlan, Stage, ToInit, console, furnish};
+use crate::channel::Channel;
+use crate::error::{Call, Result, SysError};
+use crate::mount::Detached;
+use crate::raw;
+
+/// Soft limit of open files that programs may count on (select(2) breaks above it).
+const NOFILE_SOFT: u64 = 1024;
+
+/// Child, inside its namespaces. Never returns: becomes init, or reports why not and exits.
+pub(super) fn run(plan: &LaunchPlan, dev: &Detached, tasks: Vec<OwnedFd>, channel: &Channel) -> ! {
+    let failed = match furnish_and_wait(plan, dev, tasks, channel) {
+        Ok(Some(init)) => execute(plan, &init),
+        // The parent closed the channel: nobody wants this VE any more.
+        Ok(None) => raw::exit_now(0),
+        Err(error) => error,
+    };
+    let _ = channel.send(&FromInit::Failed { stage: failed.stage, error: failed.error }, None);
+    raw::exit_now(1)
+}
+
+fn furnish_and_wait(
+    plan: &LaunchPlan,
+    dev: &Detached,
+    tasks: Vec<OwnedFd>,
+    channel: &Channel,
+) -> std::result::Result<Option<CString>, LaunchError> {
+    if !matches!(channel.receive().at(Stage::Identity)?, Some((ToInit::MapsWritten, _))) {
+        return Ok(None);
+    }
+    become_root(plan).at(Stage::Identity)?;
+    join_cgroups(tasks).at(Stage::Cgroups)?;
+    enter_time_namespace().at(Stage::Time)?;
+    furnish::furnish(plan, dev).at(Stage::Mounts)?;
+    let master = console::open_console().at(Stage::Console)?;
+    channel.send(&FromInit::Console, Some(master.as_fd())).at(Stage::Console)?;
+    drop(master);
+    sethostname(plan.hostname.as_bytes()).call("sethostname", || &plan.hostname).at(Stage::Hostname)?;
+    let init = find_init(plan).at(Stage::FindInit)?;
+    channel.send(&FromInit::Furnished, None).at(Stage::Exec)?;
+    match channel.receive().at(Stage::Exec)? {
+        Some((ToInit::Release, _)) => Ok(Some(init)),
+        _ => Ok(None),
+    }
+}
+
+fn become_root(plan: &LaunchPlan) -> Result<()> {
+    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+    rustix::thread::set_thread_groups(&[]).call("setgroups", || "[]")?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid", || "0")?;
+    if plan.ids.is_some() {
+        rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid", || "0")?;
+    }
+    rustix::process::setsid().call("setsid", || "")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+/// Writing "0" to a v1 `tasks` file moves the writer alone, without the global lock and its RCU grace
+/// period that a pid in `cgroup.procs` costs (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+fn join_cgroups(tasks: Vec<OwnedFd>) -> Result<()> {
+    for fd in &tasks {
+        rustix::io::write(fd, b"0").call("write", || "tasks, \"0\"")?;
+    }
+    // Only now: the namespace's root is where its maker is.
+    crate::join::unshare(UnshareFlags::NEWCGROUP)
+}
+
+/// An own time namespace whose clocks start at zero, as on a machine that has just booted.
+fn enter_time_namespace() -> Result<()> {
+    let now = |clock| rustix::time::clock_gettime(clock).tv_sec;
+    let (monotonic, boottime) =
+        (now(rustix::time::ClockId::Monotonic), now(rustix::time::ClockId::Boottime));
+    match crate::join::unshare_time() {
+        Ok(()) => {}
+        Err(error) if error.errno() == Errno::INVAL => return Ok(()), // a kernel without time namespaces
+        Err(error) => return Err(error),
+    }
+    let offsets = format!("monotonic {} 0\nboottime {} 0\n", -monotonic, -boottime);
+    fs::write("/proc/self/timens_offsets", &offsets).call("write", || "timens_offsets")?;
+    let ns = fs::File::open("/proc/self/ns/time_for_children").call("open", || "ns/time_for_children")?;
+    raw::setns(ns.as_fd(), raw::CLONE_NEWTIME)
+}
+
+fn find_init(plan: &LaunchPlan) -> Result<CString> {
+    for path in &plan.init {
+        if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && !Path::new(path).is_dir() {
+            return CString::new(path.to_string_lossy().as_bytes())
+                .map_err(|_| SysError::new("execve", path.display(), Errno::INVAL));
+        }
+    }
+    let tried: Vec<_> = plan.init.iter().map(|p| p.display().to_string()).collect();
+    Err(SysError::new("execve", tried.join(" or "), Errno::NOENT))
+}
+
+fn execute(plan: &LaunchPlan, init: &CString) -> LaunchError {
+    let confined = furnish::stdio()
+        .and_then(|()| limits())
+        .and_then(|()| crate::join::confine(&plan.confinement))
+        .at(Stage::Confine);
+    if let Err(error) = confined {
+        return error;
+    }
+    let strings = |list: &mut dyn Iterator<Item = &str>| -> Vec<CString> {
+        list.filter_map(|text| CString::new(text).ok()).collect()
+    };
+    let argv = strings(&mut std::iter::once("init").chain(plan.arguments.iter().map(String::as_str)));
+    let env = strings(&mut plan.environment.iter().map(String::as_str));
+    let result = nix::unistd::execve(init, &argv, &env);
+    let errno = result.err().unwrap_or(nix::errno::Errno::UnknownErrno);
+    let error = SysError::new("execve", init.to_string_lossy(), Errno::from_raw_os_error(errno as i32));
+    LaunchError { stage: Stage::Exec, error: error.to_string() }
+}
+
+/// What the starter's shell happened to set does not reach the VE.
+fn limits() -> Result<()> {
+    let files = getrlimit(Resource::Nofile);
+    let soft = files.maximum.map_or(NOFILE_SOFT, |hard| hard.min(NOFILE_SOFT));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: files.maximum })
+        .call("setrlimit", || "NOFILE")?;
+    let core = getrlimit(Resource::Core);
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum }).call("setrlimit", || "CORE")
+}
+
+/// The capabilities that no VE has, whatever its configuration says: they reach the host.
+#[must_use]
+pub fn host_only() -> CapabilitySet {
+    CapabilitySet::SYS_MODULE | CapabilitySet::SYS_RAWIO
+}
