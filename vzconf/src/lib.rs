@@ -1,2 +1,29 @@
-//! See docs/architecture.md.
+//! CTID, names, paths, units, config files, the parameter table, exit codes, locks and status words.
+//!
+//! No I/O but config files, the name registry and lock files. Start at [`Config`] to read a VE's parameters,
+//! [`ConfFile`] to change them on disk, [`Paths`] for where things are.
 #![forbid(unsafe_code)]
+
+mod conf_file;
+mod config;
+mod ctid;
+mod error;
+mod exit;
+pub mod ip;
+pub mod lock;
+pub mod names;
+pub mod netif;
+mod paths;
+mod status;
+pub mod units;
+
+pub use conf_file::{ConfFile, canonical_key};
+pub use config::{Config, Toggle};
+pub use ctid::Ctid;
+pub use error::{Error, SaveFailure};
+pub use exit::Exit;
+pub use ip::VeIp;
+pub use netif::{Mac, NetIf};
+pub use paths::{Action, Paths, Script};
+pub use status::{Status, Word};
+pub use units::{Pair, Unit};
