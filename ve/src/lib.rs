@@ -1,2 +1,4 @@
-//! See docs/architecture.md.
+//! The lifecycle of a VE: one file per verb, composed of the nouns.
 #![forbid(unsafe_code)]
+
+pub mod monitor;

@@ -1,1 +1,12 @@
-//! The node service and the per-VE monitor.
+//! `vzmon`, the monitor of one running VE.
+//!
+//! It is the parent of the VE's init (only a parent can tell a reboot from a halt on every kernel),
+//! keeps the master of its console, and when init has ended becomes `vzctl`, which tidies up or starts
+//! the VE again. It has one thread and waits in one poll(2).
+#![forbid(unsafe_code)]
+
+mod console;
+mod launch;
+mod watch;
+
+pub use launch::main;

@@ -13,5 +13,6 @@ pub mod mount;
 pub mod process;
 pub mod raw;
 pub mod seccomp;
+pub mod spawn;
 
 pub use error::{Call, Result, SysError};

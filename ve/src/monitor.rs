@@ -1,0 +1,138 @@
+//! What `vzctl` and `vzmon` say to one another.
+//!
+//! `vzctl` starts a `vzmon` for each VE that it starts, gives it an [`Order`], and releases init
+//! through it. Afterwards the channel is closed and both go their ways.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vzsys::channel::Channel;
+use vzsys::launch::{LaunchError, LaunchPlan, Stage};
+use vzsys::process::ProcRef;
+
+/// All that a monitor has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Whose monitor it is.
+    pub ctid: u32,
+    /// `/run/vz/CTID`: holds the console's socket.
+    pub run_dir: PathBuf,
+    /// The program that mends and restarts the VE when its init has ended.
+    pub vzctl: PathBuf,
+    /// What to do first.
+    pub task: Task,
+}
+
+/// How a monitor gets its VE.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// Start it.
+    Launch(Box<LaunchPlan>),
+    /// Watch one that runs, whose monitor died.
+    Adopt(ProcRef),
+}
+
+/// `vzctl` to `vzmon`.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToMonitor {
+    /// The first message.
+    Order(Order),
+    /// Let init run.
+    Release,
+}
+
+/// `vzmon` to `vzctl`.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromMonitor {
+    /// Init exists, in its namespaces, and waits.
+    Cloned {
+        /// Its pid on the host.
+        pid: i32,
+    },
+    /// Its mounts, console and names are ready.
+    Furnished,
+    /// Init runs (or the running VE has been adopted).
+    Started,
+    /// It failed; no process is left.
+    Failed(LaunchError),
+}
+
+/// `vzctl`'s end of the channel.
+#[derive(Debug)]
+pub struct Monitor {
+    channel: Channel,
+}
+
+impl Monitor {
+    /// Wraps the channel to a monitor that was just started and gives it its order.
+    ///
+    /// # Errors
+    /// The call that failed, as a failed clone.
+    pub fn order(channel: Channel, order: Order) -> Result<Self, LaunchError> {
+        send(&channel, &ToMonitor::Order(order))?;
+        Ok(Self { channel })
+    }
+
+    /// The pid of the cloned init.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn cloned(&self) -> Result<i32, LaunchError> {
+        match self.next()? {
+            FromMonitor::Cloned { pid } => Ok(pid),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until init is furnished.
+    ///
+    /// # Errors
+    /// The stage that failed.
+    pub fn furnished(&self) -> Result<(), LaunchError> {
+        match self.next()? {
+            FromMonitor::Furnished => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Lets init run and waits until it does.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn release(&self) -> Result<(), LaunchError> {
+        send(&self.channel, &ToMonitor::Release)?;
+        self.started()
+    }
+
+    /// Waits until init runs, or is adopted.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub fn started(&self) -> Result<(), LaunchError> {
+        match self.next()? {
+            FromMonitor::Started => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn next(&self) -> Result<FromMonitor, LaunchError> {
+        let received = self.channel.receive::<FromMonitor>().map_err(|error| lost(error.to_string()))?;
+        match received {
+            Some((FromMonitor::Failed(error), _)) => Err(error),
+            Some((message, _)) => Ok(message),
+            None => Err(lost("vzmon ended (is it installed beside vzctl?)".to_owned())),
+        }
+    }
+}
+
+fn send(channel: &Channel, message: &ToMonitor) -> Result<(), LaunchError> {
+    channel.send(message, None).map_err(|error| lost(error.to_string()))
+}
+
+fn lost(error: String) -> LaunchError {
+    LaunchError { stage: Stage::Clone, error }
+}
+
+fn unexpected(message: &FromMonitor) -> LaunchError {
+    lost(format!("vzmon said {message:?} out of turn"))
+}

@@ -1,0 +1,127 @@
+//! The monitor's first task: get the VE's init running.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use ve::monitor::{FromMonitor, Order, Task, ToMonitor};
+use vzsys::channel::Channel;
+use vzsys::launch::{self, FromInit, LaunchError, LaunchPlan, Stage, ToInit, Waiting};
+use vzsys::process::{PidFd, ProcRef};
+use vzsys::{Result, SysError, spawn};
+
+use crate::watch::{Init, Watch};
+
+/// Takes the order from the inherited channel, carries it out, and watches until init has ended.
+pub fn main() -> ExitCode {
+    let Ok(fd) = vzsys::raw::inherited_fd(spawn::CHANNEL_FD) else {
+        eprintln!("vzmon is started by vzctl, one for each running container");
+        return ExitCode::from(20);
+    };
+    let channel = Channel::from_fd(fd);
+    let Ok(Some((ToMonitor::Order(order), _))) = channel.receive::<ToMonitor>() else {
+        return ExitCode::from(20);
+    };
+    let _ = nix_name(&order);
+    let taken = match &order.task {
+        Task::Launch(plan) => start(plan, &channel),
+        Task::Adopt(init) => adopt(*init),
+    };
+    match taken {
+        Ok(Some((init, console))) => {
+            // Whether vzctl still listens does not matter: init runs.
+            let watch = Watch::new(&order, init, console);
+            let _ = channel.send(&FromMonitor::Started, None);
+            drop(channel);
+            watch.run()
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = channel.send(&FromMonitor::Failed(error), None);
+            ExitCode::from(7)
+        }
+    }
+}
+
+/// `ps` shows whose monitor it is by its first argument; the short name says so too.
+fn nix_name(order: &Order) -> Result<()> {
+    let name = std::ffi::CString::new(format!("vzmon {}", order.ctid)).unwrap_or_default();
+    rustix::thread::set_name(&name).map_err(|errno| SysError::new("prctl", "PR_SET_NAME", errno))
+}
+
+type Taken = Option<(Init, Option<OwnedFd>)>;
+
+fn start(plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, LaunchError> {
+    let waiting = launch::clone_init(plan)?;
+    let started = escort(&waiting, vzctl);
+    if !matches!(started, Ok(Some(_))) {
+        let _ = waiting.pidfd.signal(Signal::KILL);
+        let _ = waiting.pidfd.reap();
+    }
+    let console = started?;
+    Ok(console.map(|console| (Init::Child(waiting.pidfd), console)))
+}
+
+fn failed(error: SysError) -> LaunchError {
+    LaunchError { stage: Stage::Clone, error: error.to_string() }
+}
+
+/// Carries the messages between vzctl and init until init runs (the console's master), or vzctl gives
+/// up (`None`).
+fn escort(init: &Waiting, vzctl: &Channel) -> std::result::Result<Option<Option<OwnedFd>>, LaunchError> {
+    vzctl.send(&FromMonitor::Cloned { pid: init.pid }, None).map_err(failed)?;
+    let mut console = None;
+    let mut released = false;
+    loop {
+        let (from_init, from_vzctl) = wait(init, vzctl, released).map_err(failed)?;
+        if from_init {
+            match init.channel.receive::<FromInit>().map_err(failed)? {
+                Some((FromInit::Console, fd)) => console = fd,
+                Some((FromInit::Furnished, _)) => {
+                    vzctl.send(&FromMonitor::Furnished, None).map_err(failed)?;
+                }
+                Some((FromInit::Failed { stage, error }, _)) => return Err(LaunchError { stage, error }),
+                // Closed by exec.
+                None if released => return Ok(Some(console)),
+                None => {
+                    let error = "the first process of the container was killed".to_owned();
+                    return Err(LaunchError { stage: Stage::Clone, error });
+                }
+            }
+        } else if from_vzctl {
+            match vzctl.receive::<ToMonitor>().map_err(failed)? {
+                Some((ToMonitor::Release, _)) => {
+                    init.channel.send(&ToInit::Release, None).map_err(failed)?;
+                    released = true;
+                }
+                Some((ToMonitor::Order(_), _)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Waits for either; once init is released, vzctl's death no longer matters.
+fn wait(init: &Waiting, vzctl: &Channel, released: bool) -> Result<(bool, bool)> {
+    let init_fd = init.channel.as_fd();
+    let vzctl_fd = vzctl.as_fd();
+    let mut fds = vec![PollFd::new(&init_fd, PollFlags::IN)];
+    if !released {
+        fds.push(PollFd::new(&vzctl_fd, PollFlags::IN));
+    }
+    match poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(SysError::new("poll", "channels", errno)),
+    }
+    let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+    Ok((ready(0), ready(1)))
+}
+
+/// A monitor died, and the console with it; init runs on and gets a new one of each.
+fn adopt(init: ProcRef) -> std::result::Result<Taken, LaunchError> {
+    let Some(pidfd) = init.open().map_err(failed)? else { return Ok(None) };
+    let pidfd: PidFd = pidfd;
+    Ok(Some((Init::Stranger(pidfd), None)))
+}

@@ -1,0 +1,104 @@
+//! Watching a VE until its init has ended, and what follows.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use ve::monitor::Order;
+use vzsys::process::{Ended, PidFd};
+
+use crate::console::Console;
+
+/// The VE's init, as we know it.
+#[derive(Debug)]
+pub(crate) enum Init {
+    /// Our child: its exit status tells how it ended.
+    Child(PidFd),
+    /// Somebody else's: only that it has ended can be seen.
+    Stranger(PidFd),
+}
+
+impl Init {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Child(fd) | Self::Stranger(fd) => fd.as_fd(),
+        }
+    }
+
+    /// How it ended, in one word for `vzctl`. The kernel ends the init of a pid namespace by these two
+    /// signals when it calls reboot(2) (since 3.4; reboot(2), "Behavior inside PID namespaces").
+    fn how_it_ended(&self) -> String {
+        let Self::Child(fd) = self else { return "unknown".to_owned() };
+        match fd.reap() {
+            Ok(Ended::Killed(libc_signal::SIGHUP)) => "reboot".to_owned(),
+            Ok(Ended::Killed(libc_signal::SIGINT)) => "halt".to_owned(),
+            Ok(Ended::Killed(signal)) => format!("signal:{signal}"),
+            Ok(Ended::Exited(code)) => format!("exit:{code}"),
+            Err(_) => "unknown".to_owned(),
+        }
+    }
+}
+
+mod libc_signal {
+    pub(super) const SIGHUP: i32 = rustix::process::Signal::HUP.as_raw();
+    pub(super) const SIGINT: i32 = rustix::process::Signal::INT.as_raw();
+}
+
+/// A monitor at work.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    ctid: u32,
+    vzctl: PathBuf,
+    init: Init,
+    console: Option<Console>,
+}
+
+impl Watch {
+    pub(crate) fn new(order: &Order, init: Init, master: Option<OwnedFd>) -> Self {
+        let console = master.and_then(|master| Console::serve(&order.run_dir, master));
+        Self { ctid: order.ctid, vzctl: order.vzctl.clone(), init, console }
+    }
+
+    /// Returns only when `vzctl` could not be executed at the end.
+    pub(crate) fn run(mut self) -> ExitCode {
+        while !self.wait() {}
+        let how = self.init.how_it_ended();
+        drop(self.console.take());
+        self.hand_over(&how)
+    }
+
+    /// One round; `true` when init has ended.
+    fn wait(&mut self) -> bool {
+        let (ended, ready) = {
+            let init = self.init.fd();
+            let mut fds = vec![PollFd::new(&init, PollFlags::IN)];
+            if let Some(console) = &self.console {
+                console.register(&mut fds);
+            }
+            if poll(&mut fds, None).is_err() {
+                return false;
+            }
+            let ready: Vec<PollFlags> = fds.iter().skip(1).map(PollFd::revents).collect();
+            (!fds[0].revents().is_empty(), ready)
+        };
+        if let Some(console) = &mut self.console {
+            console.serve_ready(&ready);
+        }
+        ended
+    }
+
+    /// Becomes `vzctl`: it takes the lock, removes what is left of the VE, and starts it again if it
+    /// rebooted. Exec, so that nothing of the monitor stays in memory.
+    fn hand_over(&self, how: &str) -> ExitCode {
+        let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+        let file = text(self.vzctl.as_os_str().as_bytes());
+        let ctid = self.ctid.to_string();
+        let argv = ["vzctl", "__ended", &ctid, how].map(|word| text(word.as_bytes()));
+        let env = [format!("PATH={}", vzsys::spawn::PATH)].map(|entry| text(entry.as_bytes()));
+        let _ = nix::unistd::execve(&file, &argv, &env);
+        ExitCode::from(3)
+    }
+}

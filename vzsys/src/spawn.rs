@@ -1,0 +1,116 @@
+//! The one place that starts programs of the host.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::channel::Channel;
+use crate::error::{Call, Result, SysError};
+use crate::raw::{self, Cloned};
+
+/// Where programs of the host are looked for; `PATH` of the caller is not trusted.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The number under which a detached program finds its channel.
+pub const CHANNEL_FD: i32 = 3;
+
+/// Finds a program of the host by its absolute path.
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
+    PATH.split(':')
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
+/// A host program with a scrubbed environment: `PATH`, `HOME=/`, `TERM=linux` and what is added.
+///
+/// # Errors
+/// `ENOENT` when it is not installed.
+#[allow(clippy::disallowed_methods)] // this is the spawner
+pub fn command(name: &str) -> Result<Command> {
+    let path = find(name).ok_or_else(|| SysError::new("execve", name, Errno::NOENT))?;
+    let mut command = Command::new(path);
+    command.env_clear().env("PATH", PATH).env("HOME", "/").env("TERM", "linux").stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs a command with `input` on its standard input and collects what it prints.
+///
+/// # Errors
+/// The errno of starting it or of the pipes.
+pub fn feed(mut command: Command, input: &[u8]) -> Result<(ExitStatus, String, String)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().call("execve", || &name)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(input) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err(SysError::from_io("write", &name, &error));
+            }
+            _ => {}
+        }
+    }
+    let (mut out, mut err) = (String::new(), String::new());
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut out).call("read", || &name)?;
+    }
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut err).call("read", || &name)?;
+    }
+    let status = child.wait().call("waitpid", || &name)?;
+    Ok((status, out, err))
+}
+
+/// Starts a program that outlives us: own session, nothing of ours but the channel (as descriptor 3),
+/// in a cgroup v2 directory where one is given. The caller must be single-threaded.
+///
+/// # Errors
+/// The errno of clone3(2). A program that cannot be executed closes the channel.
+pub fn detached(
+    program: &Path,
+    arguments: &[&str],
+    channel: &Channel,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<i32> {
+    let file = CString::new(program.as_os_str().as_bytes())
+        .map_err(|_| SysError::new("execve", program.display(), Errno::INVAL))?;
+    let argv: Vec<CString> = std::iter::once(&file)
+        .cloned()
+        .chain(arguments.iter().filter_map(|text| CString::new(*text).ok()))
+        .collect();
+    let env = [format!("PATH={PATH}"), "HOME=/".to_owned(), "TERM=linux".to_owned()]
+        .map(|text| CString::new(text).unwrap_or_default());
+    match raw::clone3(0, cgroup, libc::SIGCHLD)? {
+        Cloned::Parent { pid, .. } => Ok(pid),
+        Cloned::Child => {
+            if detach(channel).is_ok() {
+                let _ = nix::unistd::execve(&file, &argv, &env);
+            }
+            raw::exit_now(127)
+        }
+    }
+}
+
+fn detach(channel: &Channel) -> Result<()> {
+    rustix::process::setsid().call("setsid", || "")?;
+    rustix::process::chdir("/").call("chdir", || "/")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .call("open", || "/dev/null")?;
+    // Above the numbers that are about to be overwritten.
+    let keep = rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), 10).call("fcntl", || "F_DUPFD")?;
+    for number in 0..3 {
+        raw::dup_onto(null.as_fd(), number)?;
+    }
+    raw::cloexec_from(3)?;
+    raw::dup_onto(keep.as_fd(), CHANNEL_FD)?;
+    // `null` may have been one of the numbers below 3.
+    std::mem::forget(null);
+    raw::reset_signals();
+    Ok(())
+}
