@@ -1,0 +1,110 @@
+//! An overlay over a shared, unpacked template.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use rustix::mount::MountAttrFlags;
+use serde::{Deserialize, Serialize};
+use vzconf::Exit;
+use vzsys::idmap::{self, IdRange};
+use vzsys::mount::{Detached, Opt};
+use vzsys::{Call, SysError};
+
+use super::{LayoutError, layer};
+
+const RECORD: &str = "layout.json";
+
+/// `layout.json` of an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this format.
+    pub version: u32,
+    /// `overlay`.
+    pub layout: String,
+    /// Name of the directory below `TEMPLATE/base`.
+    pub base: String,
+}
+
+impl Record {
+    /// Reads the record of a private area.
+    ///
+    /// # Errors
+    /// [`LayoutError::Damaged`] for what is missing, unreadable or names a directory elsewhere.
+    pub fn load(private: &Path) -> Result<Self, LayoutError> {
+        let path = private.join(RECORD);
+        let damaged = |reason: String| LayoutError::Damaged { path: path.clone(), reason };
+        let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
+        let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let plain = !record.base.is_empty() && !record.base.contains('/') && !record.base.starts_with('.');
+        if record.version != 1 || !plain {
+            return Err(damaged(format!("version {}, base '{}'", record.version, record.base)));
+        }
+        Ok(record)
+    }
+}
+
+pub(super) fn is_there(private: &Path) -> bool {
+    private.join(RECORD).is_file() && private.join("upper").is_dir()
+}
+
+pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
+    let failed = |source| LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)(source);
+    let record = Record { version: 1, layout: "overlay".to_owned(), base: id.to_owned() };
+    let make = || -> Result<(), SysError> {
+        let top = fs::metadata(base).call("stat", || base.display().to_string())?;
+        for (name, mode) in [("upper", top.mode() & 0o7777), ("work", 0o700)] {
+            let dir = area.join(name);
+            fs::create_dir(&dir).call("mkdir", || dir.display().to_string())?;
+            chown(&dir, Some(top.uid()), Some(top.gid())).call("chown", || dir.display().to_string())?;
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode))
+                .call("chmod", || dir.display().to_string())?;
+        }
+        let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
+        let path = area.join(RECORD);
+        let file = fs::File::create(&path).call("open", || path.display().to_string())?;
+        std::io::Write::write_all(&mut &file, &json).call("write", || path.display().to_string())?;
+        // The area appears by a rename: what it holds must be on disk before that.
+        file.sync_all().call("fsync", || path.display().to_string())
+    };
+    make().map_err(failed)
+}
+
+pub(super) fn mount(private: &Path, bases: &Path, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
+    let record = Record::load(private)?;
+    let base = bases.join(&record.base);
+    if !base.is_dir() {
+        return Err(LayoutError::Damaged {
+            path: private.to_owned(),
+            reason: format!("its template {} is missing", base.display()),
+        });
+    }
+    let lower = layer(&base, ids)?;
+    let own = layer(private, ids)?;
+    combine(&lower, &own, ids).map_err(LayoutError::mount(private))
+}
+
+/// The layers are named through descriptors: their mapped copies are attached nowhere. Mounted with the
+/// VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
+/// the host's root has no id in a mapped layer.
+fn combine(lower: &Detached, own: &Detached, ids: Option<IdRange>) -> Result<Detached, SysError> {
+    let own = own.proc_path();
+    let options = [
+        Opt::value("lowerdir", lower.proc_path()),
+        Opt::value("upperdir", format!("{own}/upper")),
+        Opt::value("workdir", format!("{own}/work")),
+    ];
+    idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
+}
+
+/// Whether an overlay's upper directory may lie below `parent`: tried out, since file systems differ.
+pub(super) fn supported(parent: &Path) -> Result<(), SysError> {
+    let dir = tempfile::Builder::new().prefix(".overlay-probe").tempdir_in(parent);
+    let dir = dir.call("mkdir", || parent.display().to_string())?;
+    for name in ["upper", "work", "lower"] {
+        fs::create_dir(dir.path().join(name)).call("mkdir", || name)?;
+    }
+    let lower = Detached::copy_of(&dir.path().join("lower"), false)?;
+    let own = Detached::copy_of(dir.path(), false)?;
+    combine(&lower, &own, None).map(drop)
+}

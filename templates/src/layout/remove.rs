@@ -1,0 +1,75 @@
+//! Removing private areas: out of the way at once, deleted in the background.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use vzconf::Exit;
+use vzsys::Call;
+
+use super::LayoutError;
+
+const PREFIX: &str = "vzctl-rm-me.";
+
+/// Renames `path` into a `vztmp` directory of its own file system: `preferred` (such as `/vz/vztmp`)
+/// when that is on the same one, else one beside it. Returns that directory, for [`sweep`].
+///
+/// # Errors
+/// [`LayoutError::Call`] with exit 52.
+pub fn discard(path: &Path, preferred: &Path) -> Result<PathBuf, LayoutError> {
+    let failed = || LayoutError::call(format!("cannot remove {}", path.display()), Exit::FsDelPrvt);
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let device = |p: &Path| fs::metadata(p).map(|meta| meta.dev()).ok();
+    let same = preferred.parent().and_then(device) == device(parent);
+    let trash = if same { preferred.to_owned() } else { parent.join(".vztmp") };
+    match fs::create_dir(&trash) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(failed()(vzsys::SysError::from_io("mkdir", trash.display(), &error)));
+        }
+        _ => {}
+    }
+    // A fresh directory for the name's sake; rename(2) replaces an empty one.
+    let target = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&trash);
+    let target = target.call("mkdir", || trash.display().to_string()).map_err(failed())?.keep();
+    fs::rename(path, &target).call("rename", || path.display().to_string()).map_err(failed())?;
+    Ok(trash)
+}
+
+/// Deletes what [`discard`] left in `trash`. One sweeper at a time; a second one returns at once, and
+/// the first looks again before it ends. Never follows a link out.
+pub fn sweep(trash: &Path) {
+    let Ok(lock) = fs::File::create(trash.join("rm.lck")) else { return };
+    loop {
+        if lock.try_lock().is_err() {
+            return;
+        }
+        let mut found = false;
+        for entry in fs::read_dir(trash).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                found |= fs::remove_dir_all(entry.path()).is_ok();
+            }
+        }
+        let _ = lock.unlock();
+        if !found {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discarded_tree_is_gone_at_once_and_swept_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = dir.path().join("private");
+        fs::create_dir_all(area.join("a/b")).unwrap();
+        let trash = discard(&area, &dir.path().join("vztmp")).unwrap();
+        assert!(!area.exists());
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 1);
+        sweep(&trash);
+        let left: Vec<_> = fs::read_dir(&trash).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["rm.lck"]);
+    }
+}
