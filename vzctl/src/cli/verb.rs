@@ -1,0 +1,195 @@
+//! A verb as the rest of the program sees it: typed, with everything the command line said.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use vzconf::Exit;
+
+/// A parameter of `set` or `create` as given: not yet checked, in the order given.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The option's canonical long name, without dashes, such as `ipadd`.
+    pub option: &'static str,
+    /// Its value; empty for a flag.
+    pub value: String,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password must not end up in a log through {:?}.
+        let value = if self.option == "userpasswd" { "***" } else { &self.value };
+        write!(f, "--{}={value:?}", self.option)
+    }
+}
+
+/// What `create` was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// `--config`: the name of a sample.
+    pub sample: Option<String>,
+    /// `--layout`, unchecked, with its mode if it has one (`ploop:raw`).
+    pub layout: Option<String>,
+    /// `--ostemplate`.
+    pub ostemplate: Option<String>,
+    /// Every other option, among them `local_uid` and `local_gid`.
+    pub settings: Vec<Setting>,
+}
+
+/// Options of `start`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    /// Even if it is disabled.
+    pub force: bool,
+    /// Return when it has booted.
+    pub wait: bool,
+    /// No file system check.
+    pub skip_fsck: bool,
+    /// Keep the mount that is there.
+    pub skip_remount: bool,
+    /// No set-up of limits and network; for restore.
+    pub skip_setup: bool,
+}
+
+/// Options of `stop`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// Kill at once.
+    pub fast: bool,
+    /// Leave the root mounted.
+    pub skip_umount: bool,
+}
+
+/// `--setmode`: what to do with a parameter that needs a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetMode {
+    /// Restart the container.
+    Restart,
+    /// Say nothing and do nothing about it.
+    Ignore,
+}
+
+/// What `set` was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetOptions {
+    /// The parameters, in the order given.
+    pub settings: Vec<Setting>,
+    /// Write them to the configuration.
+    pub save: bool,
+    /// Save even what this kernel cannot apply.
+    pub force: bool,
+    /// `--setmode`.
+    pub mode: Option<SetMode>,
+    /// Apply the configuration's beancounters again; then there are no settings.
+    pub reset_ub: bool,
+}
+
+/// What to do with a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Make it.
+    Create(CreateOptions),
+    /// Remove it.
+    Destroy,
+    /// Mount its root.
+    Mount,
+    /// Unmount its root.
+    Umount,
+    /// Start it.
+    Start(StartOptions),
+    /// Stop it.
+    Stop(StopOptions),
+    /// Stop it if it runs, and start it.
+    Restart(StopOptions, StartOptions),
+    /// Print its state.
+    Status {
+        /// As a JSON object.
+        json: bool,
+    },
+    /// Open a shell in it.
+    Enter {
+        /// Words to type into the shell.
+        exec: Option<Vec<OsString>>,
+    },
+    /// Run a command through its shell, any failure is exit 8.
+    Exec {
+        /// The words; never empty.
+        argv: Vec<OsString>,
+    },
+    /// Run a command through its shell and pass its code on.
+    Exec2 {
+        /// The words; never empty.
+        argv: Vec<OsString>,
+    },
+    /// Run a command without a shell and pass its code on.
+    Exec3 {
+        /// The words; never empty.
+        argv: Vec<OsString>,
+    },
+    /// Run a script of the host in it.
+    Runscript {
+        /// The script, on the host.
+        file: PathBuf,
+    },
+    /// Attach to its console.
+    Console {
+        /// The terminal's number, from 0.
+        tty: u32,
+    },
+    /// Change parameters.
+    Set(SetOptions),
+}
+
+impl Verb {
+    /// The verb's canonical word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Destroy => "destroy",
+            Self::Mount => "mount",
+            Self::Umount => "umount",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+            Self::Restart(..) => "restart",
+            Self::Status { .. } => "status",
+            Self::Enter { .. } => "enter",
+            Self::Exec { .. } => "exec",
+            Self::Exec2 { .. } => "exec2",
+            Self::Exec3 { .. } => "exec3",
+            Self::Runscript { .. } => "runscript",
+            Self::Console { .. } => "console",
+            Self::Set(_) => "set",
+        }
+    }
+
+    /// Whether the verb takes the container's lock.
+    pub fn locks(&self) -> bool {
+        !matches!(
+            self,
+            Self::Exec { .. }
+                | Self::Exec2 { .. }
+                | Self::Exec3 { .. }
+                | Self::Enter { .. }
+                | Self::Console { .. }
+                | Self::Status { .. }
+        )
+    }
+
+    /// Whether the console shows nothing but errors, so that nothing can spoil what clients parse.
+    pub fn errors_only(&self) -> bool {
+        matches!(self, Self::Status { .. })
+    }
+
+    /// Whether a container without a configuration file is accepted.
+    pub fn works_without_config(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Status { .. } | Self::Set(_))
+    }
+
+    /// The exit code of the program when the verb ended with `code`: `exec` knows only 0 and 8.
+    pub fn exit_code(&self, code: u8) -> u8 {
+        match self {
+            Self::Exec { .. } if code != 0 => Exit::CommandExecution.code(),
+            _ => code,
+        }
+    }
+}

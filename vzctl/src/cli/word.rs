@@ -1,0 +1,298 @@
+//! The verbs as words: spelling, synopsis, help and examples. What a parsed verb is lives in `verb`.
+
+use super::option::{CREATE_ONLY, CREATE_SHARED, Opt, SET, SET_CONTROL, START, STATUS, STOP};
+
+/// Which verb a word stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Create,
+    Destroy,
+    Mount,
+    Umount,
+    Start,
+    Stop,
+    Restart,
+    Status,
+    Enter,
+    Exec,
+    Exec2,
+    Exec3,
+    Runscript,
+    Console,
+    Set,
+}
+
+/// Which containers completion proposes for a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Containers {
+    /// One that does not exist yet.
+    New,
+    /// Those that are not running.
+    Stopped,
+    /// Those that run.
+    Running,
+    /// All.
+    Any,
+}
+
+/// One verb as the command line spells it.
+#[derive(Debug)]
+pub(crate) struct Word {
+    pub(crate) kind: Kind,
+    /// The canonical spelling.
+    pub(crate) name: &'static str,
+    pub(crate) aliases: &'static [&'static str],
+    /// What follows the CTID, on one line.
+    pub(crate) synopsis: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) containers: Containers,
+    /// Command and what it does.
+    pub(crate) examples: &'static [(&'static str, &'static str)],
+    /// Further paragraphs of help.
+    pub(crate) notes: &'static str,
+}
+
+impl Word {
+    /// The verb spelt so, or under an alias.
+    pub(crate) fn find(word: &str) -> Option<&'static Self> {
+        WORDS.iter().find(|w| w.name == word || w.aliases.contains(&word))
+    }
+
+    /// The options it takes, hidden ones too.
+    pub(crate) fn options(&self) -> Vec<&'static Opt> {
+        match self.kind {
+            Kind::Start => START.iter().collect(),
+            Kind::Stop => STOP.iter().collect(),
+            Kind::Restart => START.iter().chain(STOP).collect(),
+            Kind::Status => STATUS.iter().collect(),
+            Kind::Set => SET_CONTROL.iter().chain(SET).collect(),
+            Kind::Create => {
+                let shared = CREATE_SHARED.iter().filter_map(|name| SET.iter().find(|opt| opt.long == *name));
+                CREATE_ONLY.iter().chain(shared).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Options of the opposite verb, recognised only to be refused by name.
+    pub(crate) fn foreign(&self) -> &'static [Opt] {
+        match self.kind {
+            Kind::Start => STOP,
+            Kind::Stop => START,
+            _ => &[],
+        }
+    }
+
+    /// Whether everything after the CTID belongs to the verb as it stands, dashes included.
+    pub(crate) fn verbatim(&self) -> bool {
+        matches!(self.kind, Kind::Enter | Kind::Exec | Kind::Exec2 | Kind::Exec3)
+    }
+}
+
+/// Verbs of OpenVZ that this version does not have.
+pub(crate) const LATER: &[&str] = &[
+    "suspend",
+    "chkpnt",
+    "resume",
+    "restore",
+    "snapshot",
+    "snapshot-switch",
+    "snapshot-delete",
+    "snapshot-mount",
+    "snapshot-umount",
+    "snapshot-list",
+    "quotaon",
+    "quotaoff",
+    "quotainit",
+    "convert",
+    "compact",
+];
+
+/// Words in place of a verb that need no container.
+pub(crate) const PLAIN: &[&str] = &["help", "completion"];
+
+/// All verbs, in the order the usage text lists them.
+pub(crate) const WORDS: &[Word] = &[
+    Word {
+        kind: Kind::Create,
+        name: "create",
+        aliases: &[],
+        synopsis: "[--ostemplate <name>] [--config <sample>] [--layout auto|overlay|simfs] [options]",
+        about: "Make a container: its private area from a template, and its configuration file",
+        containers: Containers::New,
+        examples: &[
+            ("vzctl create 101 --ostemplate debian-12-x86_64-minimal", "from that template"),
+            ("vzctl create 101 --ipadd 10.0.0.101 --hostname web", "with an address and a host name"),
+            ("vzctl create 101 --name web --config vswap-1g", "resources of a sample; a name for the CTID"),
+        ],
+        notes: "Without --ostemplate, DEF_OSTEMPLATE of /etc/vz/vz.conf is used; without --config, its CONFIGFILE.\n\
+                Everything else is changed with `vzctl set` afterwards. `vztmpl list` shows the templates.",
+    },
+    Word {
+        kind: Kind::Start,
+        name: "start",
+        aliases: &[],
+        synopsis: "[--force] [--wait] [--skip-fsck] [--skip-remount]",
+        about: "Start a container, mounting it if needed",
+        containers: Containers::Stopped,
+        examples: &[
+            ("vzctl start 101", "returns as soon as the container's init runs"),
+            ("vzctl start web --wait", "returns when it has booted"),
+        ],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Stop,
+        name: "stop",
+        aliases: &[],
+        synopsis: "[--fast] [--skip-umount]",
+        about: "Shut a container down and unmount it",
+        containers: Containers::Running,
+        examples: &[
+            ("vzctl stop 101", "waits for a clean shutdown, kills after STOP_TIMEOUT (120 s)"),
+            ("vzctl stop 101 --fast", "kills it at once"),
+        ],
+        notes: "Stopping a container that does not run is not an error.",
+    },
+    Word {
+        kind: Kind::Restart,
+        name: "restart",
+        aliases: &[],
+        synopsis: "[--force] [--wait] [--fast] [--skip-fsck] [--skip-remount] [--skip-umount]",
+        about: "Stop a container if it runs, then start it",
+        containers: Containers::Any,
+        examples: &[("vzctl restart 101 --wait", "returns when it has booted again")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Destroy,
+        name: "destroy",
+        aliases: &["delete"],
+        synopsis: "",
+        about: "Remove a stopped container's files and retire its configuration",
+        containers: Containers::Stopped,
+        examples: &[("vzctl destroy 101", "the configuration is kept as 101.conf.destroyed")],
+        notes: "The files are deleted in the background.",
+    },
+    Word {
+        kind: Kind::Mount,
+        name: "mount",
+        aliases: &[],
+        synopsis: "",
+        about: "Mount a container's root without starting it",
+        containers: Containers::Stopped,
+        examples: &[("vzctl mount 101", "its files are then below /vz/root/101")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Umount,
+        name: "umount",
+        aliases: &["unmount"],
+        synopsis: "",
+        about: "Unmount a container's root",
+        containers: Containers::Stopped,
+        examples: &[("vzctl umount 101", "also unmounts what is mounted below it")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Status,
+        name: "status",
+        aliases: &[],
+        synopsis: "[--json]",
+        about: "Print one line: does it exist, is it mounted, does it run",
+        containers: Containers::Any,
+        examples: &[
+            ("vzctl status 101", "prints: CTID 101 exist mounted running"),
+            ("vzctl status 101 --json", "the same as a JSON object"),
+        ],
+        notes: "The exit code is 0 whatever the status is.",
+    },
+    Word {
+        kind: Kind::Enter,
+        name: "enter",
+        aliases: &[],
+        synopsis: "[--exec <command> [arg ...]]",
+        about: "Open a root shell in a running container",
+        containers: Containers::Running,
+        examples: &[
+            ("vzctl enter 101", "a shell on a terminal of the container"),
+            ("vzctl enter 101 --exec top", "types that command into the shell first"),
+        ],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Exec,
+        name: "exec",
+        aliases: &[],
+        synopsis: "<command> [arg ...]",
+        about: "Run a command through a container's shell; exit 8 if it fails",
+        containers: Containers::Running,
+        examples: &[
+            ("vzctl exec 101 ps ax", "runs there, prints here"),
+            ("vzctl exec 101 'ls /tmp | wc -l'", "the container's shell makes the pipe"),
+            ("echo 'uptime; df' | vzctl exec 101 -", "the shell reads commands from standard input"),
+        ],
+        notes: "The words are joined with blanks and read by the container's shell. Standard input is consumed: \
+                in a loop, give it </dev/null.",
+    },
+    Word {
+        kind: Kind::Exec2,
+        name: "exec2",
+        aliases: &[],
+        synopsis: "<command> [arg ...]",
+        about: "As exec, but exit with the command's own code",
+        containers: Containers::Running,
+        examples: &[("vzctl exec2 101 systemctl is-active ssh", "the code is systemctl's")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Exec3,
+        name: "exec3",
+        aliases: &[],
+        synopsis: "<command> [arg ...]",
+        about: "As exec2, but without a shell: the arguments arrive as they are",
+        containers: Containers::Running,
+        examples: &[("vzctl exec3 101 printf '%s\\n' 'a  b'", "nothing is split or expanded")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Runscript,
+        name: "runscript",
+        aliases: &[],
+        synopsis: "<script-file>",
+        about: "Run a script of the host inside a container, running or not",
+        containers: Containers::Any,
+        examples: &[("vzctl runscript 101 ./setup.sh", "the code is the script's")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Console,
+        name: "console",
+        aliases: &[],
+        synopsis: "[<ttynum>]",
+        about: "Attach to a container's console; Esc . at the start of a line detaches",
+        containers: Containers::Any,
+        examples: &[("vzctl console 101", "works before start, and survives stop")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Set,
+        name: "set",
+        aliases: &[],
+        synopsis: "[--save] [--force] [--reset_ub] [--setmode restart|ignore] [parameters]",
+        about: "Change parameters of a container, running or not",
+        containers: Containers::Any,
+        examples: &[
+            (
+                "vzctl set 101 --ipadd 10.0.0.101 --hostname web --save",
+                "an address and a host name, for good",
+            ),
+            ("vzctl set 101 --ram 1G --swap 512M --cpus 2 --save", "memory and CPUs"),
+            ("vzctl set 101 --ipdel all --ipadd 10.0.0.7/24 --save", "replace the addresses"),
+            ("vzctl set 101 --netif_add eth0,,,,br0 --save", "a network card on the bridge br0"),
+            ("vzctl set 101 --onboot yes --name web --save", "start with the host; call it web"),
+        ],
+        notes: "Without --save a change lasts until the container stops. With --save a running container gets it at \
+                once as well; if that fails, nothing is saved.",
+    },
+];
