@@ -1,0 +1,205 @@
+//! Where the rows come from. Reads only what the asked fields need, takes no lock, and bears with
+//! what others do meanwhile: a config that vanishes is not listed, a malformed one is complained of.
+
+mod addresses;
+mod config;
+mod runtime;
+mod status;
+
+use std::path::Path;
+
+use vzconf::{Config, Ctid, Error, Paths, names};
+
+use self::runtime::Runtime;
+use super::fields::Need;
+use super::options::{Options, Scope};
+use super::row::{Row, Status};
+
+/// The CTID a name stands for.
+pub(super) fn by_name(paths: &Paths, name: &str) -> Option<Ctid> {
+    names::resolve(paths, name).ok().filter(|ctid| !ctid.is_host())
+}
+
+/// What was seen, and what is to be said of it on standard error.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) rows: Vec<Row>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The VEs that the options and CTIDs may ask for, with what their fields need.
+///
+/// # Errors
+/// When `vz.conf` is needed and cannot be read.
+pub(super) fn rows(paths: &Paths, options: &Options, ids: &[Ctid]) -> Result<Seen, Error> {
+    let shows = match options.scope {
+        Scope::Running if ids.is_empty() => Shows::Running,
+        Scope::Running | Scope::All => Shows::Both,
+        Scope::Stopped => Shows::Resting,
+    };
+    let mut view = View { paths, needs: Needs::of(options), shows, global: None, seen: Seen::default() };
+    for ctid in wanted(paths, options.scope, ids) {
+        view.look_at(ctid)?;
+    }
+    Ok(view.seen)
+}
+
+fn wanted(paths: &Paths, scope: Scope, ids: &[Ctid]) -> Vec<Ctid> {
+    let configured = || runtime::numbered(&paths.conf_dir(), ".conf");
+    let mut wanted = match scope {
+        _ if !ids.is_empty() => ids.to_vec(),
+        Scope::Running => runtime::candidates(paths),
+        Scope::Stopped => configured(),
+        // One that runs is listed even when somebody took its config away.
+        Scope::All => [configured(), runtime::candidates(paths)].concat(),
+    };
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
+/// Which states are asked for; what is not asked for is not read any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Running,
+    Resting,
+    Both,
+}
+
+/// What has to be read.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    config: bool,
+    status: bool,
+    addresses: bool,
+    layout: bool,
+    uptime: bool,
+}
+
+impl Needs {
+    fn of(options: &Options) -> Self {
+        let shown = options.fields.iter().copied();
+        let needed: Vec<Need> =
+            shown.chain(options.sort.map(|sort| sort.field)).map(|field| field.need).collect();
+        let need = |need| needed.contains(&need);
+        let filtered = options.hostname.is_some() || options.name.is_some() || options.description.is_some();
+        Self {
+            config: filtered
+                || [Need::Config, Need::Addresses, Need::Usage, Need::Layout].into_iter().any(need),
+            status: need(Need::Status),
+            addresses: need(Need::Addresses),
+            layout: need(Need::Layout),
+            uptime: need(Need::Uptime),
+        }
+    }
+}
+
+struct View<'a> {
+    paths: &'a Paths,
+    needs: Needs,
+    shows: Shows,
+    /// `vz.conf`, once something needed it.
+    global: Option<Config>,
+    seen: Seen,
+}
+
+impl View<'_> {
+    fn look_at(&mut self, ctid: Ctid) -> Result<(), Error> {
+        let runtime = Runtime::of(self.paths, ctid);
+        let unasked = if runtime.is_some() { Shows::Resting } else { Shows::Running };
+        if self.shows == unasked {
+            return Ok(());
+        }
+        let mut row = Row::new(ctid);
+        let config = if self.needs.config || runtime.is_none() { Some(self.config(ctid)?) } else { None };
+        if let Some(config) = &config {
+            config::fill(&mut row, config);
+            if self.needs.layout {
+                row.layout = config::layout(config);
+            }
+        }
+        let shown = match (&runtime, &config) {
+            (Some(runtime), _) => self.running(&mut row, runtime),
+            (None, Some(config)) => self.at_rest(&mut row, config),
+            (None, None) => false,
+        };
+        if shown {
+            self.seen.rows.push(row);
+        }
+        Ok(())
+    }
+
+    fn running(&self, row: &mut Row, runtime: &Runtime) -> bool {
+        row.status = Status::Running;
+        if self.needs.addresses
+            && let Some(live) = addresses::live(self.paths, row.ctid)
+        {
+            row.ip = live;
+        }
+        if self.needs.uptime {
+            row.uptime = Some(runtime.uptime());
+        }
+        config::assume_running(row);
+        true
+    }
+
+    /// A VE at rest is only shown when it has a config (be it one we cannot read) and a private area.
+    fn at_rest(&self, row: &mut Row, config: &Config) -> bool {
+        if !config.exists() && !status::exists(&self.paths.ve_conf(row.ctid)) {
+            return false;
+        }
+        let Some(private) = config.ve_private().filter(|private| status::exists(private)) else {
+            return false;
+        };
+        if self.needs.status {
+            let dump = config.dump_file();
+            row.status = status::at_rest(config.ve_root().as_deref(), &private, dump.as_deref());
+        }
+        true
+    }
+
+    /// The merged config; of a VE whose own cannot be read, that of the node.
+    fn config(&mut self, ctid: Ctid) -> Result<Config, Error> {
+        let global = match self.global.take() {
+            Some(global) => global,
+            None => {
+                let global = Config::global(self.paths)?;
+                self.warn(global.warnings());
+                global
+            }
+        };
+        let path = self.paths.ve_conf(ctid);
+        let config = if is_odd(&path) {
+            self.warn(&[format!("{}: not a regular file", path.display())]);
+            global.with_file(ctid, None)
+        } else {
+            match global.for_ve(ctid) {
+                Ok(config) => {
+                    self.warn(&config.warnings()[global.warnings().len()..]);
+                    config
+                }
+                Err(error) => {
+                    self.warn(&[chain(&error)]);
+                    global.with_file(ctid, None)
+                }
+            }
+        };
+        self.global = Some(global);
+        Ok(config)
+    }
+
+    fn warn(&mut self, warnings: &[String]) {
+        self.seen.warnings.extend(warnings.iter().map(|warning| format!("Warning: {warning}\n")));
+    }
+}
+
+/// Whether a path leads to something that reading could block on, or never end.
+fn is_odd(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
+}
+
+/// An error with all its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
