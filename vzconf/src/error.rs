@@ -189,6 +189,10 @@ impl Error {
             Error::NameTaken { .. } | Error::NameLink { .. } => Exit::SetName,
             Error::NoGlobalConfig { .. } => Exit::NoConfig,
             Error::NoVeConfig { .. } => Exit::NoVeConfig,
+            Error::Save { failure: SaveFailure::NoSpace, .. } => Exit::FsNoDiskSpace,
+            Error::LockFailed { source, .. } if SaveFailure::of(source) == SaveFailure::NoSpace => {
+                Exit::FsNoDiskSpace
+            }
             Error::Read { .. } | Error::LockFailed { .. } => Exit::System,
             Error::Save { .. } => Exit::ConfigSave,
             Error::NoSample { exit, .. } => *exit,

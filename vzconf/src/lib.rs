@@ -23,6 +23,7 @@ pub use ctid::Ctid;
 pub use error::{Error, SaveFailure};
 pub use exit::Exit;
 pub use ip::VeIp;
+pub use lock::Lock;
 pub use netif::{Mac, NetIf};
 pub use paths::{Action, Paths, Script};
 pub use status::{Status, Word};

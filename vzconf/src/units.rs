@@ -84,12 +84,12 @@ pub fn parse_amount(text: &str, unit: Unit, rounding: Rounding) -> Result<u64, S
     // More digits than these are below any unit's resolution.
     let fraction = if fraction.len() > 15 { checked_prefix(fraction)? } else { fraction };
     let power = 10u128.pow(fraction.len() as u32);
+    let part = digits(fraction)?;
     let scaled = digits(whole)?
         .checked_mul(power)
-        .and_then(|v| v.checked_add(digits(fraction).ok()?))
+        .and_then(|v| v.checked_add(part))
         .and_then(|v| v.checked_mul(u128::from(scale)))
         .ok_or(SizeError::TooLarge)?;
-    digits(fraction)?;
     let divisor = power * u128::from(unit.bytes());
     let value = match rounding {
         Rounding::Down => scaled / divisor,
