@@ -38,6 +38,8 @@ pub fn canonical_key(key: &str) -> &str {
     match key {
         "DCACHE" => "DCACHESIZE",
         "IPTENTRIES" => "NUMIPTENT",
+        // The key was misspelt in the field's last release.
+        "CPUUWEIGHT" => "CPUWEIGHT",
         other => other,
     }
 }

@@ -3,20 +3,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{ConfFile, Ctid, Error, NetIf, Pair, Paths, Unit, VeIp, canonical_key};
+use crate::{ConfFile, Ctid, Error, NetIf, Pair, Paths, Toggle, Unit, VeIp, canonical_key};
 
 /// Keys that belong to one VE and mean nothing in vz.conf.
 const VE_ONLY: [&str; 8] =
     ["NAME", "IP_ADDRESS", "NETIF", "NETDEV", "VEID", "ORIGIN_SAMPLE", "DESCRIPTION", "HOSTNAME"];
-
-/// Something switched on or off by name, as in FEATURES and CAPABILITY.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Toggle {
-    /// Its name (features lower-case, capabilities upper-case).
-    pub name: String,
-    /// On or off.
-    pub on: bool,
-}
 
 /// The merged view: overrides, then `<CTID>.conf`, then `vz.conf`.
 #[derive(Debug, Clone)]
@@ -484,16 +475,7 @@ fn inherit_first(words: Vec<String>) -> Vec<String> {
 
 /// Splits `a:on b:off` (blanks or commas between).
 fn toggles(value: &str) -> Vec<Toggle> {
-    let split = |word: &str| {
-        let (name, state) = word.split_once(':')?;
-        let on = match state {
-            "on" => true,
-            "off" => false,
-            _ => return None,
-        };
-        Some(Toggle { name: name.to_string(), on })
-    };
-    value.split([' ', '\t', ',']).filter_map(split).collect()
+    value.split([' ', '\t', ',']).filter_map(|word| word.parse().ok()).collect()
 }
 
 /// The unit of a beancounter's numbers; `None` if it is not one.

@@ -137,12 +137,12 @@ impl NetIf {
         })
     }
 
-    /// Parses `--netif_add`'s `if[,mac,host_if,host_mac,bridge]` and fills what is left out: generated addresses if only the
-    /// name is given or a field is empty, the same address on both ends if `mac` is the last field.
+    /// Parses `--netif_add`'s `if[,mac,host_if,host_mac,bridge]`. The same address is taken for both ends if `mac` is the
+    /// last field; [`NetIf::fill`] gives the rest.
     ///
     /// # Errors
     /// [`BadNetIf`].
-    pub fn parse_option(text: &str, ctid: Ctid, host: Mac) -> Result<NetIf, BadNetIf> {
+    pub fn parse_option(text: &str) -> Result<NetIf, BadNetIf> {
         let fields: Vec<&str> = text.split(',').collect();
         if let Some(extra) = fields.get(5) {
             return Err(BadNetIf::Field { field: (*extra).to_string() });
@@ -156,7 +156,6 @@ impl NetIf {
         if fields.len() == 2 {
             netif.host_mac = netif.mac;
         }
-        netif.fill(ctid, host);
         Ok(netif)
     }
 
