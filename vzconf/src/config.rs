@@ -1,9 +1,15 @@
 //! What is configured for one VE, all sources merged.
+mod merge;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::{ConfFile, Ctid, Error, NetIf, Pair, Paths, Toggle, Unit, VeIp, canonical_key};
+use self::merge::merge;
+use crate::params::{Kind, by_key};
+use crate::{
+    ConfFile, Ctid, DevNode, DeviceRule, Error, NetIf, Pair, Paths, Pci, Toggle, Unit, VeIp, canonical_key,
+};
 
 /// Keys that belong to one VE and mean nothing in vz.conf.
 const VE_ONLY: [&str; 8] =
@@ -34,7 +40,11 @@ impl Config {
             Err(other) => return Err(other),
         };
         let mut warnings = Vec::new();
-        let global = merge(&path, &file, &mut warnings);
+        let mut global = merge(&path, &file, &mut warnings);
+        if global.remove("NETFILTER").is_some() {
+            warnings.push(format!("{}: NETFILTER is ignored here", path.display()));
+            warnings.push("set it in the config of each VE, or in the sample configs".to_string());
+        }
         Ok(Config {
             paths: paths.clone(),
             ctid: None,
@@ -139,8 +149,16 @@ impl Config {
         self.get(key).unwrap_or_default().split_whitespace().map(str::to_string).collect()
     }
 
+    fn list<T: std::str::FromStr>(&self, key: &str) -> Vec<T> {
+        self.get(key).unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    }
+
     fn number<N: std::str::FromStr>(&self, key: &str) -> Option<N> {
         self.get(key)?.parse().ok()
+    }
+
+    fn pair(&self, key: &str, unit: Unit) -> Option<Pair> {
+        Pair::parse_clamped(self.get(key)?, unit).ok().map(|(pair, _)| pair)
     }
 
     fn yes(&self, key: &str) -> Option<bool> {
@@ -210,19 +228,19 @@ impl Config {
     /// IP_ADDRESS, in order.
     #[must_use]
     pub fn ip_addresses(&self) -> Vec<VeIp> {
-        self.words("IP_ADDRESS").iter().filter_map(|ip| ip.parse().ok()).collect()
+        self.list("IP_ADDRESS")
     }
 
     /// NAMESERVER; `inherit` as the first element means the host's.
     #[must_use]
     pub fn nameservers(&self) -> Vec<String> {
-        inherit_first(self.words("NAMESERVER"))
+        self.words("NAMESERVER")
     }
 
     /// SEARCHDOMAIN; `inherit` as the first element means the host's.
     #[must_use]
     pub fn searchdomains(&self) -> Vec<String> {
-        inherit_first(self.words("SEARCHDOMAIN"))
+        self.words("SEARCHDOMAIN")
     }
 
     /// HOSTNAME.
@@ -294,7 +312,7 @@ impl Config {
     /// FEATURES as switched.
     #[must_use]
     pub fn features(&self) -> Vec<Toggle> {
-        toggles(self.get("FEATURES").unwrap_or_default())
+        self.list("FEATURES")
     }
 
     /// One feature: on, off, or not said.
@@ -306,7 +324,7 @@ impl Config {
     /// CAPABILITY as switched.
     #[must_use]
     pub fn capability(&self) -> Vec<Toggle> {
-        toggles(self.get("CAPABILITY").unwrap_or_default())
+        self.list("CAPABILITY")
     }
 
     /// NETIF.
@@ -321,16 +339,22 @@ impl Config {
         self.words("NETDEV")
     }
 
-    /// DEVICES as written, one rule each.
+    /// DEVICES.
     #[must_use]
-    pub fn devices(&self) -> Vec<String> {
-        self.words("DEVICES")
+    pub fn devices(&self) -> Vec<DeviceRule> {
+        self.list("DEVICES")
     }
 
-    /// DEVNODES as written, one node each.
+    /// DEVNODES.
     #[must_use]
-    pub fn devnodes(&self) -> Vec<String> {
-        self.words("DEVNODES")
+    pub fn devnodes(&self) -> Vec<DevNode> {
+        self.list("DEVNODES")
+    }
+
+    /// PCI.
+    #[must_use]
+    pub fn pci(&self) -> Vec<Pci> {
+        self.list("PCI")
     }
 
     /// LOCAL_UID: the first host uid of the VE's range; 0 is a privileged VE; unset lets the node choose.
@@ -349,20 +373,22 @@ impl Config {
     #[must_use]
     pub fn ubc(&self, name: &str) -> Option<Pair> {
         let key = name.to_ascii_uppercase();
-        let unit = ubc_unit(canonical_key(&key))?;
-        Pair::parse_clamped(self.get(&key)?, unit).ok().map(|(pair, _)| pair)
+        match by_key(&key)?.kind {
+            Kind::Ubc(unit) => self.pair(&key, unit),
+            _ => None,
+        }
     }
 
     /// DISKSPACE soft:hard in KiB.
     #[must_use]
     pub fn diskspace(&self) -> Option<Pair> {
-        Pair::parse_clamped(self.get("DISKSPACE")?, Unit::Kib).ok().map(|(pair, _)| pair)
+        self.pair("DISKSPACE", Unit::Kib)
     }
 
     /// DISKINODES soft:hard.
     #[must_use]
     pub fn diskinodes(&self) -> Option<Pair> {
-        Pair::parse_clamped(self.get("DISKINODES")?, Unit::Items).ok().map(|(pair, _)| pair)
+        self.pair("DISKINODES", Unit::Items)
     }
 
     /// DISK_QUOTA, yes unless said otherwise.
@@ -468,44 +494,5 @@ impl Config {
     }
 }
 
-/// `inherit` stands alone: what follows it (a comment, usually) is not a server.
-fn inherit_first(words: Vec<String>) -> Vec<String> {
-    if words.first().is_some_and(|w| w == "inherit") { vec!["inherit".to_string()] } else { words }
-}
-
-/// Splits `a:on b:off` (blanks or commas between).
-fn toggles(value: &str) -> Vec<Toggle> {
-    value.split([' ', '\t', ',']).filter_map(|word| word.parse().ok()).collect()
-}
-
-/// The unit of a beancounter's numbers; `None` if it is not one.
-#[must_use]
-pub(crate) fn ubc_unit(key: &str) -> Option<Unit> {
-    Some(match key {
-        "KMEMSIZE" | "TCPSNDBUF" | "TCPRCVBUF" | "OTHERSOCKBUF" | "DGRAMRCVBUF" | "DCACHESIZE" => Unit::Bytes,
-        "LOCKEDPAGES" | "PRIVVMPAGES" | "SHMPAGES" | "PHYSPAGES" | "VMGUARPAGES" | "OOMGUARPAGES"
-        | "SWAPPAGES" => Unit::Pages,
-        "NUMPROC" | "NUMTCPSOCK" | "NUMOTHERSOCK" | "NUMFILE" | "NUMFLOCK" | "NUMPTY" | "NUMSIGINFO"
-        | "NUMIPTENT" | "AVNUMPROC" => Unit::Items,
-        _ => return None,
-    })
-}
-
-/// One value a key, by the rules for duplicates.
-fn merge(path: &Path, file: &ConfFile, warnings: &mut Vec<String>) -> BTreeMap<String, String> {
-    let mut map: BTreeMap<String, String> = BTreeMap::new();
-    for line in file.stray_lines() {
-        warnings.push(format!("{}:{line}: not a KEY=value line, ignored", path.display()));
-    }
-    for (key, value) in file.entries() {
-        match map.get_mut(key) {
-            None => {
-                map.insert(key.to_string(), value.to_string());
-            }
-            Some(old) if key == "IP_ADDRESS" => *old = format!("{old} {value}"),
-            Some(old) if ubc_unit(key).is_some() => *old = value.to_string(),
-            Some(_) => warnings.push(format!("{}: duplicate for {key}, the first is used", path.display())),
-        }
-    }
-    map
-}
+#[cfg(test)]
+mod tests;
