@@ -36,7 +36,8 @@ fn refused(line: &str, exit: u8, sentence: &str) {
 }
 
 fn setting(option: &'static str, value: &str) -> Setting {
-    Setting { option, value: value.into() }
+    let param = vzconf::params::by_option(option).unwrap();
+    Setting { param, value: value.into(), given: value.into() }
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn enter_knows_only_exec() {
 #[test]
 fn create_takes_its_options_and_refuses_those_of_set() {
     let line = "create 101 --ostemplate debian-12 --config=basic --ve_layout overlay --ipadd 10.0.0.1 --ip ::1 \
-                --hostname web --local_uid 70000 --private /a --root /b --diskspace 1G:2G --name n";
+                --hostname web --local_uid 70000 --private /a --root /b --diskspace 1024:2048 --name n";
     let settings = vec![
         setting("ipadd", "10.0.0.1"),
         setting("ipadd", "::1"),
@@ -179,7 +180,7 @@ fn create_takes_its_options_and_refuses_those_of_set() {
         setting("local_uid", "70000"),
         setting("private", "/a"),
         setting("root", "/b"),
-        setting("diskspace", "1G:2G"),
+        setting("diskspace", "1024:2048"),
         setting("name", "n"),
     ];
     let want = CreateOptions {
@@ -206,8 +207,8 @@ fn getopt_long_rules_hold() {
     assert_eq!(verb("set 101 --hostname=web"), one("hostname", "web"));
     assert_eq!(verb("set 101 --hostname="), one("hostname", ""));
     assert_eq!(verb("set 101 --hostn web"), one("hostname", "web"));
-    assert_eq!(verb("set 101 --hostname --save"), one("hostname", "--save"));
-    assert_eq!(verb("set 101 --cpuunits -5"), one("cpuunits", "-5"));
+    assert_eq!(verb("set 101 --description --save"), one("description", "--save"));
+    refused("set 101 --cpuunits -5", 21, "Bad parameter for --cpuunits: -5");
     assert_eq!(verb("set --cpuu 9 101"), one("cpuunits", "9"));
     assert_eq!(verb("set 101 --off"), one("offline-resize", ""));
     assert_eq!(verb("set 101 --ip 10.0.0.1"), one("ipadd", "10.0.0.1"));
@@ -246,6 +247,45 @@ fn set_keeps_the_order_across_options() {
 }
 
 #[test]
+fn values_are_checked_and_brought_into_their_stored_form() {
+    let Verb::Set(set) = verb("set 101 --ram 1G --iolimit 10 --ipadd 2001:DB8:0::1/64 --cpulimit 50%") else {
+        panic!("not a set");
+    };
+    let values: Vec<_> =
+        set.settings.iter().map(|s| (s.option(), s.value.as_str(), s.given.as_str())).collect();
+    let want = [
+        ("ram", "0:262144", "1G"),
+        ("iolimit", "10485760", "10"),
+        ("ipadd", "2001:db8::1/64", "2001:DB8:0::1/64"),
+        ("cpulimit", "50%", "50%"),
+    ];
+    assert_eq!(values, want);
+    for (line, sentence) in [
+        ("set 101 --onboot maybe", "Bad parameter for --onboot: maybe"),
+        ("set 101 --numproc 10K", "Bad parameter for --numproc: 10K"),
+        ("set 101 --capability fly:on", "Bad parameter for --capability: fly:on"),
+        ("create 101 --ipadd 300.1.1.1", "Bad parameter for --ipadd: 300.1.1.1"),
+        ("create 101 --ostemplate ../x", "Bad parameter for --ostemplate: ../x"),
+        ("create 101 --layout zfs", "Bad parameter for --layout: zfs"),
+    ] {
+        refused(line, 21, sentence);
+    }
+    assert_eq!(run("set 101 --onboot maybe").unwrap_err().advice(), Some("Expected: yes or no"));
+}
+
+#[test]
+fn every_parameter_of_the_table_is_an_option() {
+    use vzconf::params::{PARAMS, Verb as For};
+    for param in PARAMS {
+        for (verb, which) in [("set", For::Set), ("create", For::Create)] {
+            let help = vzctl::cli::verb_help(verb, 100).unwrap().render(false);
+            let shown = help.split_whitespace().any(|word| word == format!("--{}", param.option));
+            assert_eq!(shown, param.is_for(which), "{verb} --{}", param.option);
+        }
+    }
+}
+
+#[test]
 fn options_of_set_that_need_each_other() {
     for (line, exit, sentence) in [
         ("--name web", 131, "Option --name requires --save"),
@@ -263,9 +303,12 @@ fn options_of_set_that_need_each_other() {
     ] {
         refused(&format!("set 101 {line}"), exit, sentence);
     }
-    for line in
-        ["--setmode ignore --cpus 1", "--reset_ub", "--ifname eth0 --mac x", "--cpumask auto --nodemask 0"]
-    {
+    for line in [
+        "--setmode ignore --cpus 1",
+        "--reset_ub",
+        "--ifname eth0 --mac 02:18:51:00:00:01",
+        "--cpumask auto --nodemask 0",
+    ] {
         verb(&format!("set 101 {line}"));
     }
 }
@@ -280,7 +323,7 @@ fn command_lines_of_public_clients_are_accepted() {
         "set 101 --save --diskspace 1048576:1153434",
         "--quiet create 101 --name 101 --ostemplate debian-12-x86_64",
         // MyAdmin
-        "set 101 --save --setmode restart --disabled 1 --noatime yes --devices c:10:200:rw --capability net_admin:on",
+        "set 101 --save --setmode restart --disabled yes --noatime yes --devices c:10:200:rw --capability net_admin:on",
         "set 101 --save --userpasswd root:secret --quotaugidlimit 200 --reset_ubx",
         // vzdump, hosters
         "--skiplock stop 101 --fast",

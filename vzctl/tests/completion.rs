@@ -25,8 +25,11 @@ fn host() -> (TempDir, Sources) {
     for (name, target) in [("web", "101"), ("db", "102")] {
         symlink(paths.conf_dir().join(format!("{target}.conf")), sources.names.join(name)).unwrap();
     }
-    for running in ["101", "205", "999"] {
+    for running in ["101", "205", "999", "102"] {
         fs::create_dir(sources.run.join(running)).unwrap();
+    }
+    for running in ["101", "205", "999"] {
+        fs::write(sources.run.join(running).join("state.json"), "{}").unwrap();
     }
     for file in ["debian-12.tar.zst", "tiny.tar", "tiny.tar.json", "bad\nname.tar"] {
         fs::write(sources.templates.join(file), "").unwrap();
@@ -151,4 +154,29 @@ fn bash_completes_with_the_script() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), Shell::Bash.script().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "101 5:line:vzctl:stop ");
+}
+
+#[test]
+fn fish_completes_with_the_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = dir.path().join("vzctl");
+    fs::write(&fake, "#!/bin/sh\nprintf '101\\tweb\\n1%s\\n' \"$#:$2:$3:$4\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&fake, mode).unwrap();
+    let script = dir.path().join("script.fish");
+    fs::write(&script, Shell::Fish.script()).unwrap();
+    let run = Command::new("fish")
+        .args(["--no-config", "-c", "source $argv[1]; complete -C 'vzctl stop 1'"])
+        .arg(&script)
+        .env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()))
+        .env("HOME", dir.path())
+        .stdin(Stdio::null())
+        .output();
+    let output = match run {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => panic!("{error}"),
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("101\tweb") && text.contains("15:line:vzctl:stop"), "{output:?}");
 }

@@ -3,12 +3,14 @@
 //! The rules are those of `getopt_long`: `--opt value` and `--opt=value`, unambiguous prefixes, any order,
 //! an option that wants a value takes the next word whatever it looks like, the last of repeated ones counts.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use vzconf::Exit;
+use vzconf::params::Origin;
 
 use super::error::UsageError;
 use super::option::{GENERAL, Opt};
@@ -22,6 +24,7 @@ pub(super) const HELP_ID: &str = " help";
 /// The clap command of one verb. `foreign` options are there to be refused by name.
 pub(super) fn command(word: &Word) -> Command {
     let options = word.options();
+    let heading = options.first().map_or(GENERAL, |opt| opt.group);
     let foreign = word.foreign().iter().map(|opt| arg(opt).hide(true));
     Command::new(word.name)
         .no_binary_name(true)
@@ -30,7 +33,7 @@ pub(super) fn command(word: &Word) -> Command {
         .disable_version_flag(true)
         .infer_long_args(true)
         .args_override_self(true)
-        .args(options.into_iter().map(arg))
+        .args(options.iter().map(arg))
         .args(foreign)
         .arg(
             Arg::new(HELP_ID)
@@ -38,7 +41,7 @@ pub(super) fn command(word: &Word) -> Command {
                 .short('h')
                 .action(ArgAction::SetTrue)
                 .help("Print this help")
-                .help_heading(GENERAL)
+                .help_heading(heading)
                 .display_order(usize::MAX),
         )
         .arg(
@@ -51,9 +54,10 @@ pub(super) fn command(word: &Word) -> Command {
 }
 
 fn arg(opt: &Opt) -> Arg {
-    let arg = Arg::new(opt.long).long(opt.long).help(opt.help).help_heading(opt.group).hide(opt.hidden());
+    let (value, help) = shown(opt);
+    let arg = Arg::new(opt.long).long(opt.long).help(help).help_heading(opt.group).hide(opt.hidden());
     let arg = other_spellings(opt).into_iter().fold(arg, |arg, alias| arg.alias(alias));
-    match opt.value {
+    match value {
         None => arg.action(ArgAction::SetTrue),
         Some(name) => arg
             .action(ArgAction::Append)
@@ -61,6 +65,16 @@ fn arg(opt: &Opt) -> Arg {
             .value_name(name)
             .allow_hyphen_values(true)
             .value_parser(ValueParser::os_string()),
+    }
+}
+
+/// An option's value and text in help. A long form moves into the text, or it would push all texts of its section
+/// to lines of their own.
+fn shown(opt: &Opt) -> (Option<&'static str>, Cow<'static, str>) {
+    const WIDEST: usize = 17;
+    match opt.value {
+        Some(form) if form.len() > WIDEST => (Some("VALUE"), format!("{}: {form}", opt.help).into()),
+        value => (value, opt.help.into()),
     }
 }
 
@@ -77,11 +91,19 @@ fn other_spellings(opt: &Opt) -> Vec<String> {
     all
 }
 
+/// A value that its option accepts.
+pub(super) struct Value {
+    /// As the configuration stores it.
+    pub(super) stored: String,
+    /// As given.
+    pub(super) given: String,
+}
+
 /// One option found on the command line.
 pub(super) struct Found {
-    pub(super) opt: &'static Opt,
+    pub(super) opt: Opt,
     /// `None` for a flag.
-    pub(super) value: Option<String>,
+    pub(super) value: Option<Value>,
 }
 
 /// A verb's command line taken apart.
@@ -135,17 +157,22 @@ fn found(word: &Word, matches: &mut ArgMatches) -> Result<Vec<Found>, UsageError
         let indices: Vec<usize> = matches.indices_of(opt.long).map(Iterator::collect).unwrap_or_default();
         let values = matches.remove_many::<OsString>(opt.long).into_iter().flatten();
         for (at, value) in indices.into_iter().zip(values) {
-            let value = value.into_string().map_err(|raw| bad_value(opt, &raw.to_string_lossy()))?;
-            found.push((at, Found { opt, value: Some(value) }));
+            found.push((at, Found { opt, value: Some(checked(&opt, value)?) }));
         }
     }
     found.sort_by_key(|(at, _)| *at);
     Ok(found.into_iter().map(|(_, found)| found).collect())
 }
 
-/// The sentence for a value that the option does not accept.
-pub(super) fn bad_value(opt: &Opt, value: &str) -> UsageError {
-    UsageError::value(format!("Bad parameter for --{}: {value}", opt.long))
+/// Checks a value.
+fn checked(opt: &Opt, value: OsString) -> Result<Value, UsageError> {
+    let bad = |value: &str| UsageError::value(format!("Bad parameter for --{}: {value}", opt.long));
+    let given = value.into_string().map_err(|raw| bad(&raw.to_string_lossy()))?;
+    let Some(param) = opt.param else { return Ok(Value { stored: given.clone(), given }) };
+    match param.kind.canonical(&given, Origin::Option) {
+        Ok(stored) => Ok(Value { stored, given }),
+        Err(expected) => Err(bad(&given).advise(format!("Expected: {expected}"))),
+    }
 }
 
 /// The exit code of an unknown or incomplete option.

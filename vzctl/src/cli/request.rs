@@ -278,37 +278,37 @@ fn stop(parsed: &Parsed) -> StopOptions {
 
 fn create(found: Vec<Found>) -> CreateOptions {
     let mut options = CreateOptions::default();
-    for Found { opt, value } in found {
-        match opt.long {
-            "config" => options.sample = value,
-            "layout" => options.layout = value,
-            "ostemplate" => options.ostemplate = value,
-            option => options.settings.push(Setting { option, value: value.unwrap_or_default() }),
+    for found in found {
+        let value = || found.value.as_ref().map(|value| value.stored.clone());
+        match found.opt.long {
+            "config" => options.sample = value(),
+            "layout" => options.layout = value(),
+            "ostemplate" => options.ostemplate = value(),
+            _ => options.settings.extend(setting(found)),
         }
     }
     options
 }
 
+/// The parameter behind an option; none for what is accepted without effect.
+fn setting(found: Found) -> Option<Setting> {
+    let param = found.opt.param?;
+    let (value, given) = found.value.map(|value| (value.stored, value.given)).unwrap_or_default();
+    Some(Setting { param, value, given })
+}
+
 fn set(parsed: Parsed) -> Result<SetOptions, UsageError> {
     let mut options = SetOptions::default();
-    for Found { opt, value } in parsed.found {
-        match (opt.long, value) {
-            ("save", _) => options.save = true,
-            ("force", _) => options.force = true,
-            ("reset_ub", _) => options.reset_ub = true,
-            ("setmode", Some(mode)) => {
-                options.mode = Some(match &*mode {
-                    "restart" => SetMode::Restart,
-                    "ignore" => SetMode::Ignore,
-                    _ => return Err(grammar::bad_value(opt, &mode)),
-                });
+    for found in parsed.found {
+        match found.opt.long {
+            "save" => options.save = true,
+            "force" => options.force = true,
+            "reset_ub" => options.reset_ub = true,
+            "setmode" => {
+                let restart = found.value.is_some_and(|value| value.stored == "restart");
+                options.mode = Some(if restart { SetMode::Restart } else { SetMode::Ignore });
             }
-            ("applyconfig_map", Some(map)) if map != "name" => return Err(grammar::bad_value(opt, &map)),
-            // Recognised for old scripts; there is no such mount option to set any more.
-            ("noatime", _) => {}
-            (option, value) => {
-                options.settings.push(Setting { option, value: value.unwrap_or_default() });
-            }
+            _ => options.settings.extend(setting(found)),
         }
     }
     consistent(&options)?;
@@ -317,28 +317,19 @@ fn set(parsed: Parsed) -> Result<SetOptions, UsageError> {
 
 /// Rules about options of `set` taken together.
 fn consistent(options: &SetOptions) -> Result<(), UsageError> {
-    let has = |long: &str| options.settings.iter().any(|setting| setting.option == long);
-    if options.reset_ub
-        && (options.save || options.force || options.mode.is_some() || !options.settings.is_empty())
-    {
+    let has = |long: &str| options.settings.iter().any(|setting| setting.option() == long);
+    let others = options.save || options.force || options.mode.is_some() || !options.settings.is_empty();
+    if options.reset_ub && others {
         return Err(UsageError::syntax("Option --reset_ub must be used alone"));
     }
     if !options.save {
-        if has("name") {
-            return Err(UsageError::with_exit(Exit::SetName, "Option --name requires --save"));
-        }
-        let needy = ["ostemplate", "stop-timeout"].into_iter().find(|long| has(long));
-        let control = [(options.force, "force"), (options.mode == Some(SetMode::Restart), "setmode restart")];
-        let control = control.into_iter().find(|(given, _)| *given).map(|(_, long)| long);
-        if let Some(long) = needy.or(control) {
-            return Err(UsageError::syntax(format!("Option --{long} requires --save")));
-        }
+        needs_save(options)?;
     }
     let edits = ["mac", "host_ifname", "host_mac", "bridge", "mac_filter"];
     if !has("ifname") && edits.into_iter().any(has) {
         return Err(UsageError::syntax("Invalid usage.  Option --ifname not specified"));
     }
-    let auto = options.settings.iter().any(|s| s.option == "cpumask" && s.value == "auto");
+    let auto = options.settings.iter().any(|s| s.option() == "cpumask" && s.value == "auto");
     if auto && !has("nodemask") {
         return Err(UsageError::syntax("Option --cpumask auto requires --nodemask"));
     }
@@ -346,4 +337,18 @@ fn consistent(options: &SetOptions) -> Result<(), UsageError> {
         return Err(UsageError::syntax("Option --nodemask requires --cpumask"));
     }
     Ok(())
+}
+
+/// Refuses what makes sense only with `--save`.
+fn needs_save(options: &SetOptions) -> Result<(), UsageError> {
+    let needy = options.settings.iter().find(|setting| setting.param.needs_save).map(Setting::option);
+    let restart = options.mode == Some(SetMode::Restart);
+    let control = options.force.then_some("force").or(restart.then_some("setmode restart"));
+    match needy.or(control) {
+        None => Ok(()),
+        Some(long) => {
+            let exit = if long == "name" { Exit::SetName } else { Exit::InvalidSyntax };
+            Err(UsageError::with_exit(exit, format!("Option --{long} requires --save")))
+        }
+    }
 }

@@ -5,21 +5,32 @@ use std::fmt;
 use std::path::PathBuf;
 
 use vzconf::Exit;
+use vzconf::params::{Kind, Param};
 
-/// A parameter of `set` or `create` as given: not yet checked, in the order given.
+/// A parameter of `set` or `create`, its value checked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// The option's canonical long name, without dashes, such as `ipadd`.
-    pub option: &'static str,
-    /// Its value; empty for a flag.
+    /// Which parameter.
+    pub param: &'static Param,
+    /// Its value as the configuration stores it ([`vzconf::params::Kind::canonical`]; a CPU limit may still end in
+    /// `%`). Empty for a flag.
     pub value: String,
+    /// Its value as given.
+    pub given: String,
+}
+
+impl Setting {
+    /// The option's canonical long name, without dashes, such as `ipadd`.
+    pub fn option(&self) -> &'static str {
+        self.param.option
+    }
 }
 
 impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A password must not end up in a log through {:?}.
-        let value = if self.option == "userpasswd" { "***" } else { &self.value };
-        write!(f, "--{}={value:?}", self.option)
+        let value = if self.param.kind == Kind::Password { "***" } else { &self.given };
+        write!(f, "--{}={value:?}", self.option())
     }
 }
 
@@ -28,11 +39,11 @@ impl fmt::Debug for Setting {
 pub struct CreateOptions {
     /// `--config`: the name of a sample.
     pub sample: Option<String>,
-    /// `--layout`, unchecked, with its mode if it has one (`ploop:raw`).
+    /// `--layout`, with its mode if it has one (`ploop:raw`).
     pub layout: Option<String>,
     /// `--ostemplate`.
     pub ostemplate: Option<String>,
-    /// Every other option, among them `local_uid` and `local_gid`.
+    /// Every other option, in the order given; among them `local_uid` and `local_gid`.
     pub settings: Vec<Setting>,
 }
 

@@ -1,6 +1,6 @@
 //! The verbs as words: spelling, synopsis, help and examples. What a parsed verb is lives in `verb`.
 
-use super::option::{CREATE_ONLY, CREATE_SHARED, Opt, SET, SET_CONTROL, START, STATUS, STOP};
+use super::option::{self, Opt, START, STATUS, STOP};
 
 /// Which verb a word stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,17 +59,14 @@ impl Word {
     }
 
     /// The options it takes, hidden ones too.
-    pub(crate) fn options(&self) -> Vec<&'static Opt> {
+    pub(crate) fn options(&self) -> Vec<Opt> {
         match self.kind {
-            Kind::Start => START.iter().collect(),
-            Kind::Stop => STOP.iter().collect(),
-            Kind::Restart => START.iter().chain(STOP).collect(),
-            Kind::Status => STATUS.iter().collect(),
-            Kind::Set => SET_CONTROL.iter().chain(SET).collect(),
-            Kind::Create => {
-                let shared = CREATE_SHARED.iter().filter_map(|name| SET.iter().find(|opt| opt.long == *name));
-                CREATE_ONLY.iter().chain(shared).collect()
-            }
+            Kind::Start => START.to_vec(),
+            Kind::Stop => STOP.to_vec(),
+            Kind::Restart => [START, STOP].concat(),
+            Kind::Status => STATUS.to_vec(),
+            Kind::Set => option::set(),
+            Kind::Create => option::create(),
             _ => Vec::new(),
         }
     }

@@ -120,7 +120,7 @@ fn awaited(word: &Word, before: &[&str]) -> Option<Values> {
     let long = before.last()?.strip_prefix("--")?;
     let options = word.options();
     let opt = options.into_iter().find(|opt| opt.long == long || opt.aliases.contains(&long))?;
-    opt.value.map(|_| opt.values)
+    opt.value.map(|_| opt.values())
 }
 
 /// The words that are neither an option nor its value.
@@ -136,11 +136,8 @@ fn operands<'a>(word: &Word, before: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn options(word: &Word, before: &[&str]) -> Proposal {
-    let repeatable = |opt: &Opt| {
-        matches!(opt.long, "ipadd" | "ipdel" | "nameserver" | "searchdomain" | "devices" | "devnodes")
-    };
     let given = |opt: &Opt| before.iter().any(|word| word.strip_prefix("--") == Some(opt.long));
-    let options = word.options().into_iter().filter(|opt| !opt.hidden() && (repeatable(opt) || !given(opt)));
+    let options = word.options().into_iter().filter(|opt| !opt.hidden() && (opt.repeats() || !given(opt)));
     let mut all: Vec<_> = options.map(|opt| Candidate::new(format!("--{}", opt.long), opt.help)).collect();
     all.push(Candidate::new("--help", "help of this command"));
     Proposal::Words(all)

@@ -18,7 +18,7 @@ pub struct Sources {
     pub conf: PathBuf,
     /// Name links.
     pub names: PathBuf,
-    /// One directory for each running container.
+    /// One directory for each running container, its `state.json` in it.
     pub run: PathBuf,
     /// Template archives.
     pub templates: PathBuf,
@@ -45,8 +45,9 @@ impl Sources {
 
     pub(super) fn running(&self) -> BTreeSet<u32> {
         let all = self.all();
-        let here = entries(&self.run).into_iter().filter_map(|name| ctid(&name));
-        here.filter(|ctid| all.contains(ctid)).collect()
+        // A directory without a state is one that is being started, or was not cleaned up.
+        let runs = |ctid: &u32| self.run.join(ctid.to_string()).join("state.json").exists();
+        all.into_iter().filter(runs).collect()
     }
 
     pub(super) fn stopped(&self) -> BTreeSet<u32> {

@@ -10,20 +10,20 @@ use vzconf::Ctid;
 
 /// Where and how much is logged: LOGGING, LOGFILE, LOG_LEVEL and VERBOSE of vz.conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
+pub(super) struct LogSettings {
     /// LOGGING is not `no`.
-    pub enabled: bool,
+    pub(super) enabled: bool,
     /// LOGFILE.
-    pub file: PathBuf,
+    pub(super) file: PathBuf,
     /// LOG_LEVEL: lines above it are not logged; -1 logs errors only.
-    pub level: i32,
+    pub(super) level: i32,
     /// VERBOSE: the console's level, unless the command line says otherwise.
-    pub verbose: i32,
+    pub(super) verbose: i32,
 }
 
 impl LogSettings {
     /// Reads the settings through `get`, which gives a key's value in vz.conf. Numbers that are none count as 0.
-    pub fn read<'a>(get: impl Fn(&str) -> Option<&'a str>, default_file: PathBuf) -> Self {
+    pub(super) fn read<'a>(get: impl Fn(&str) -> Option<&'a str>, default_file: PathBuf) -> Self {
         let number = |key| get(key).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         Self {
             enabled: get("LOGGING") != Some("no"),
@@ -37,15 +37,15 @@ impl LogSettings {
 /// The log file of one run.
 #[derive(Debug)]
 pub(super) struct Log {
-    settings: Option<LogSettings>,
+    settings: LogSettings,
     program: &'static str,
     /// `None` inside if it could not be opened; that was told once.
     file: OnceCell<Option<File>>,
 }
 
 impl Log {
-    pub(super) fn new(settings: Option<LogSettings>, program: &'static str) -> Self {
-        Self { settings: settings.filter(|settings| settings.enabled), program, file: OnceCell::new() }
+    pub(super) fn new(settings: LogSettings, program: &'static str) -> Self {
+        Self { settings, program, file: OnceCell::new() }
     }
 
     /// Appends a line, if the level is logged.
@@ -53,9 +53,10 @@ impl Log {
     /// # Errors
     /// The first time the file cannot be opened or written: the sentence to show.
     pub(super) fn line(&self, ct: Option<Ctid>, level: i32, message: &str) -> Result<(), String> {
-        let Some(settings) = self.settings.as_ref().filter(|settings| settings.level >= level) else {
+        let settings = &self.settings;
+        if !settings.enabled || settings.level < level {
             return Ok(());
-        };
+        }
         let mut complaint = Ok(());
         let file = self.file.get_or_init(|| {
             let opened = open(settings);
@@ -96,8 +97,8 @@ fn one_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn settings(file: PathBuf, level: i32) -> Option<LogSettings> {
-        Some(LogSettings { enabled: true, file, level, verbose: 0 })
+    fn settings(file: PathBuf, level: i32) -> LogSettings {
+        LogSettings { enabled: true, file, level, verbose: 0 }
     }
 
     #[test]

@@ -10,53 +10,75 @@ mod log;
 mod sentence;
 mod status;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::error::Error;
+use std::rc::Rc;
 
-use vzconf::{Ctid, Exit};
+use vzconf::{Config, Ctid, Exit};
 
 pub use self::bar::Bar;
 use self::console::{Paint, Stream};
-use self::log::Log;
-pub use self::log::LogSettings;
+use self::log::{Log, LogSettings};
 pub use self::status::status_json;
 use crate::cli::{Flags, HelpText, UsageError, Verb};
 
-/// How much the console shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loudness {
-    /// Nothing at all.
-    Quiet,
-    /// Lines up to this level.
-    Upto(i32),
-}
+/// Takes a line, with its level first.
+pub type Say = Box<dyn Fn(i32, &str)>;
 
 /// The one place where a command speaks.
+///
+/// It speaks before `vz.conf` is read (to say that it cannot be), so what that says comes later:
+/// ```no_run
+/// # fn main() -> Result<(), vzctl::cli::UsageError> {
+/// # use vzctl::{cli, report::Report};
+/// let invocation = cli::parse(std::env::args_os().skip(1))?;
+/// let report = Report::new(invocation.flags);
+/// let say = report.say(); // for `ve::Node::open`
+/// // report.configure(&node.global); report.about(ctid); …
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Report {
-    loudness: Loudness,
-    log: Log,
+    flags: Flags,
+    /// VERBOSE of vz.conf.
+    verbose: Cell<i32>,
+    /// Only errors are shown.
+    errors_only: Cell<bool>,
+    /// Nothing is logged.
+    unlogged: Cell<bool>,
+    /// Empty until vz.conf is read.
+    log: OnceCell<Log>,
     ct: Cell<Option<Ctid>>,
 }
 
 impl Report {
-    /// A report for one run. Without `settings` (vz.conf is not read yet, or not readable) nothing is logged.
-    pub fn new(flags: Flags, settings: Option<LogSettings>) -> Self {
-        let level = flags.verbose.or(settings.as_ref().map(|settings| settings.verbose)).unwrap_or(0);
-        let loudness = if flags.quiet { Loudness::Quiet } else { Loudness::Upto(level) };
-        Self { loudness, log: Log::new(settings, "vzctl"), ct: Cell::new(None) }
+    /// A report for one run, with the flags of its command line.
+    #[must_use]
+    pub fn new(flags: Flags) -> Rc<Self> {
+        Rc::new(Self {
+            flags,
+            verbose: Cell::new(0),
+            errors_only: Cell::new(false),
+            unlogged: Cell::new(false),
+            log: OnceCell::new(),
+            ct: Cell::new(None),
+        })
     }
 
-    /// The report of a verb: `status` shows errors only, `enter` logs nothing.
-    #[must_use]
-    pub fn for_verb(mut self, verb: &Verb) -> Self {
-        if verb.errors_only() && self.loudness != Loudness::Quiet {
-            self.loudness = Loudness::Upto(-1);
-        }
-        if matches!(verb, Verb::Enter { .. }) {
-            self.log = Log::new(None, "vzctl");
-        }
-        self
+    /// Takes over LOGGING, LOGFILE, LOG_LEVEL and VERBOSE. Logs from here on; only the first call counts.
+    pub fn configure(&self, config: &Config) {
+        self.settings(LogSettings::read(|key| config.node(key), config.paths().log_file()));
+    }
+
+    fn settings(&self, settings: LogSettings) {
+        self.verbose.set(settings.verbose);
+        self.log.get_or_init(|| Log::new(settings, "vzctl"));
+    }
+
+    /// Adapts to the verb: `status` shows errors only, `enter` logs nothing.
+    pub fn serve(&self, verb: &Verb) {
+        self.errors_only.set(verb.errors_only());
+        self.unlogged.set(matches!(verb, Verb::Enter { .. }));
     }
 
     /// From here on, log lines name this container.
@@ -65,13 +87,15 @@ impl Report {
     }
 
     fn shows(&self, level: i32) -> bool {
-        matches!(self.loudness, Loudness::Upto(upto) if upto >= level)
+        let upto = if self.errors_only.get() { -1 } else { self.flags.verbose.unwrap_or(self.verbose.get()) };
+        !self.flags.quiet && upto >= level
     }
 
     /// Says a line: on the console and in the log, each if its level reaches.
     pub fn line(&self, level: i32, message: &str) {
         self.show(level, message);
-        if let Err(complaint) = self.log.line(self.ct.get(), level, message) {
+        let log = self.log.get().filter(|_| !self.unlogged.get());
+        if let Some(Err(complaint)) = log.map(|log| log.line(self.ct.get(), level, message)) {
             self.show(-1, &complaint);
         }
     }
@@ -84,8 +108,10 @@ impl Report {
     }
 
     /// The same as a closure, for those who know nothing of reports.
-    pub fn say(&self) -> impl Fn(i32, &str) + '_ {
-        |level, message| self.line(level, message)
+    #[must_use]
+    pub fn say(self: &Rc<Self>) -> Say {
+        let report = Rc::clone(self);
+        Box::new(move |level, message| report.line(level, message))
     }
 
     /// A line for people only: stderr, not logged.
@@ -114,8 +140,8 @@ impl Report {
     /// Tells why a verb failed: the fixed sentence if this failure has one, else `Error: ` and the chain of causes;
     /// then a hint. The chain behind a fixed sentence is logged, and shown with `--verbose`.
     ///
-    /// `ct` is the container as the user named it.
-    pub fn failure(&self, verb: &Verb, ct: &str, exit: Exit, error: &dyn Error) {
+    /// `ct` is the container as the user named it; `hint` replaces the usual hint for such a failure.
+    pub fn failure(&self, verb: &Verb, ct: &str, exit: Exit, error: &dyn Error, hint: Option<&str>) {
         let chain = chain(error);
         match sentence::fixed(verb.word(), exit) {
             Some((level, sentence)) => {
@@ -131,7 +157,8 @@ impl Report {
         if matches!(verb, Verb::Create(_)) {
             self.line(-1, "Creation of container private area failed");
         }
-        if let Some(hint) = sentence::hint(verb.word(), exit, ct) {
+        let usual = || sentence::hint(verb.word(), exit, ct);
+        if let Some(hint) = hint.map(str::to_owned).or_else(usual) {
             self.hint(&hint);
         }
     }
@@ -183,16 +210,43 @@ mod tests {
         assert_eq!(chain(&error), "cannot mount /vz/root/101: Permission denied (os error 13)");
     }
 
+    fn settings(verbose: i32) -> LogSettings {
+        LogSettings { enabled: false, file: "/x".into(), level: 0, verbose }
+    }
+
     #[test]
-    fn quiet_wins_over_verbose_and_status_shows_errors_only() {
-        let quiet = Report::new(Flags { quiet: true, verbose: Some(3), ..Flags::default() }, None);
+    fn quiet_wins_over_verbose_and_verbose_over_vz_conf() {
+        let quiet = Report::new(Flags { quiet: true, verbose: Some(3), ..Flags::default() });
         assert!(!quiet.shows(-1));
-        let settings = LogSettings { enabled: false, file: "/x".into(), level: 0, verbose: 2 };
-        let loud = Report::new(Flags::default(), Some(settings.clone()));
-        assert!(loud.shows(2) && !loud.shows(3));
-        let told = Report::new(Flags { verbose: Some(1), ..Flags::default() }, Some(settings));
+        let conf = Report::new(Flags::default());
+        assert!(conf.shows(0) && !conf.shows(1));
+        conf.settings(settings(2));
+        assert!(conf.shows(2) && !conf.shows(3));
+        let told = Report::new(Flags { verbose: Some(1), ..Flags::default() });
+        told.settings(settings(2));
         assert!(told.shows(1) && !told.shows(2));
-        let status = told.for_verb(&Verb::Status { json: false });
-        assert!(status.shows(-1) && !status.shows(0));
+    }
+
+    #[test]
+    fn status_shows_errors_only() {
+        let report = Report::new(Flags { verbose: Some(2), ..Flags::default() });
+        report.serve(&Verb::Status { json: false });
+        assert!(report.shows(-1) && !report.shows(0));
+    }
+
+    #[test]
+    fn a_quiet_run_is_logged_and_enter_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        let report = Report::new(Flags { quiet: true, ..Flags::default() });
+        report.line(0, "before vz.conf");
+        report.settings(LogSettings { enabled: true, file: file.clone(), level: 0, verbose: 0 });
+        report.about(Ctid::new(101).unwrap());
+        report.say()(0, "Starting container...");
+        report.serve(&Verb::Enter { exec: None });
+        report.line(0, "entered into CT 101");
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(text.ends_with(" vzctl : CT 101 : Starting container...\n"), "{text}");
+        assert_eq!(text.lines().count(), 1);
     }
 }
