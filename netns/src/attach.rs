@@ -259,7 +259,9 @@ impl<'a> Work<'a> {
         self.host.run(vec![
             request::quiet(&device, Subject::Venet, v6, true),
             request::up(&device, Subject::Venet),
-        ])
+        ])?;
+        // 6.17; before it IPv6 is forwarded only when the whole host forwards.
+        sysctl::write(&format!("ipv6/conf/{device}/force_forwarding"), "1")
     }
 
     fn addresses(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
@@ -289,10 +291,6 @@ impl<'a> Work<'a> {
             Some(name) => neighbour::source_of(&mut self.host, name)?,
             None => None,
         };
-        if addresses.iter().any(IpAddr::is_ipv6) {
-            // 6.17; before it IPv6 is forwarded only when the whole host forwards.
-            sysctl::write(&format!("ipv6/conf/{device}/force_forwarding"), "1")?;
-        }
         if !self.fresh {
             self.undo.extend(addresses.iter().copied().map(Undo::Route));
         }

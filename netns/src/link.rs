@@ -123,6 +123,24 @@ impl Link {
         Ok(self.ask(vec![request])?.pop().unwrap_or(Ok(Vec::new())))
     }
 
+    /// Several dumps, one after another: a socket can have only one under way. A protocol that this
+    /// kernel does not speak has nothing to tell.
+    pub(crate) fn dump<const N: usize>(
+        &mut self,
+        requests: [Request; N],
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let mut found = Vec::new();
+        for request in requests {
+            let (what, subject) = (request.what.clone(), request.subject);
+            match self.get(request)? {
+                Ok(messages) => found.extend(messages),
+                Err(Errno::OPNOTSUPP | Errno::AFNOSUPPORT) => {}
+                Err(errno) => return Err(refused(what, subject, errno)),
+            }
+        }
+        Ok(found)
+    }
+
     /// The index of a device, asked for once.
     pub(crate) fn index(&mut self, device: &str) -> Result<Option<u32>, Error> {
         if let Some(&index) = self.indices.get(device) {

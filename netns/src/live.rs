@@ -91,19 +91,16 @@ fn destination(route: &RouteMessage) -> Option<IpAddr> {
 
 fn our_routes(link: &mut Link, device: Option<u32>) -> Result<Vec<(u32, IpAddr)>, Error> {
     let mut found = Vec::new();
-    let requests = [true, false].map(|v4| request::our_routes(v4, device)).into();
-    for answer in link.ask(requests)? {
-        for message in answer.unwrap_or_default() {
-            let RouteNetlinkMessage::NewRoute(route) = message else { continue };
-            // A kernel that does not filter sends more than was asked for.
-            if route.header.protocol != request::PROTOCOL {
-                continue;
-            }
-            if let (Some(index), Some(address)) = (oif(&route), destination(&route))
-                && device.is_none_or(|d| d == index)
-            {
-                found.push((index, address));
-            }
+    for message in link.dump([true, false].map(|v4| request::our_routes(v4, device)))? {
+        let RouteNetlinkMessage::NewRoute(route) = message else { continue };
+        // A kernel that does not filter sends more than was asked for.
+        if route.header.protocol != request::PROTOCOL {
+            continue;
+        }
+        if let (Some(index), Some(address)) = (oif(&route), destination(&route))
+            && device.is_none_or(|d| d == index)
+        {
+            found.push((index, address));
         }
     }
     Ok(found)

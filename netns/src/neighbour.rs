@@ -23,6 +23,9 @@ const ETH_P_ARP: u16 = 0x0806;
 /// How long a duplicate may take to answer.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
+/// An address that the host answers for, with the index of the device where it does.
+pub(crate) type ProxyEntry = (u32, IpAddr);
+
 /// A device of the host that stands in a network of others.
 #[derive(Debug, Clone)]
 pub(crate) struct NeighbourDevice {
@@ -52,25 +55,22 @@ fn is_ve_device(name: &str) -> bool {
 /// devices have none, so this does not grow with the number of VEs.
 fn global_addresses(link: &mut Link) -> Result<Vec<(u32, IpNet)>, Error> {
     let mut found = Vec::new();
-    for answer in link.ask(vec![request::all_addresses(true), request::all_addresses(false)])? {
-        for message in answer.unwrap_or_default() {
-            let RouteNetlinkMessage::NewAddress(message) = message else { continue };
-            if message.header.scope != AddressScope::Universe {
-                continue;
-            }
-            let pick = |want_local: bool| {
-                message.attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Local(ip) if want_local => Some(*ip),
-                    AddressAttribute::Address(ip) if !want_local => Some(*ip),
-                    _ => None,
-                })
-            };
-            if let Some(net) = pick(true)
-                .or_else(|| pick(false))
-                .and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok())
-            {
-                found.push((message.header.index, net));
-            }
+    for message in link.dump([true, false].map(request::all_addresses))? {
+        let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+        if message.header.scope != AddressScope::Universe {
+            continue;
+        }
+        let pick = |want_local: bool| {
+            message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) if want_local => Some(*ip),
+                AddressAttribute::Address(ip) if !want_local => Some(*ip),
+                _ => None,
+            })
+        };
+        if let Some(net) =
+            pick(true).or_else(|| pick(false)).and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok())
+        {
+            found.push((message.header.index, net));
         }
     }
     Ok(found)
@@ -116,7 +116,7 @@ pub(crate) fn proxies(
     devices: &[NeighbourDevice],
     wanted: &Neighbours,
     addresses: &[IpAddr],
-) -> Result<(Vec<(u32, IpAddr)>, Vec<Request>), Error> {
+) -> Result<(Vec<ProxyEntry>, Vec<Request>), Error> {
     let mut requests = Vec::new();
     let mut entries = Vec::new();
     for device in devices {
@@ -144,20 +144,18 @@ fn allow_ndp_proxy(device: &str) -> Result<(), Error> {
 }
 
 /// The devices on which the host answers for an address on our behalf.
-pub(crate) fn our_proxies(link: &mut Link) -> Result<Vec<(u32, IpAddr)>, Error> {
+pub(crate) fn our_proxies(link: &mut Link) -> Result<Vec<ProxyEntry>, Error> {
     let mut found = Vec::new();
-    for answer in link.ask(vec![request::all_proxies(true), request::all_proxies(false)])? {
-        for message in answer.unwrap_or_default() {
-            let RouteNetlinkMessage::NewNeighbour(message) = message else { continue };
-            let ours = message.attributes.contains(&NeighbourAttribute::Protocol(PROTOCOL));
-            let address = message.attributes.iter().find_map(|a| match a {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-                _ => None,
-            });
-            if let (true, Some(address)) = (ours, address) {
-                found.push((message.header.ifindex, address));
-            }
+    for message in link.dump([true, false].map(request::all_proxies))? {
+        let RouteNetlinkMessage::NewNeighbour(message) = message else { continue };
+        let ours = message.attributes.contains(&NeighbourAttribute::Protocol(PROTOCOL));
+        let address = message.attributes.iter().find_map(|a| match a {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        });
+        if let (true, Some(address)) = (ours, address) {
+            found.push((message.header.ifindex, address));
         }
     }
     Ok(found)
@@ -268,8 +266,7 @@ pub(crate) fn source_of(link: &mut Link, device: &str) -> Result<Option<IpAddr>,
 /// When the kernel cannot be asked.
 pub fn host_mac() -> Result<Option<Mac>, Error> {
     let mut link = Link::host()?;
-    let answer = link.get(request::all_links())?;
-    let devices = answer.unwrap_or_default().into_iter().filter_map(Device::from_message);
+    let devices = link.dump([request::all_links()])?.into_iter().filter_map(Device::from_message);
     Ok(devices
         .filter(|d| d.message.header.link_layer_type == LinkLayerType::Ether && !is_ve_device(&d.name))
         .filter_map(|d| Some((d.index, d.mac()?)))

@@ -1,4 +1,5 @@
 //! A throw-away host and VEs: network namespaces of the test process.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -6,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netns::{NetGuard, NetParams, NetPlan};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use vzconf::{Ctid, Paths};
 
 /// The test's own "host": the whole process lives in it, and so do the threads it starts.
@@ -15,7 +16,6 @@ pub struct Host {
     _dir: tempfile::TempDir,
 }
 
-#[allow(dead_code)]
 impl Host {
     /// A new, empty network namespace for this thread, with `lo` up and the filter in place.
     pub fn new() -> Self {
@@ -30,10 +30,12 @@ impl Host {
     pub fn network(&self) -> Ve {
         let machine = Ve::new(0);
         ip("link add eth0 type veth peer name peer0");
+        ip("link set eth0 addrgenmode none");
         ip(&format!("link set peer0 netns {}", machine.path()));
         ip("addr add 192.0.2.1/24 dev eth0");
         ip("addr add 2001:db8:1::1/64 dev eth0 nodad");
         ip("link set eth0 up");
+        machine.ip("link set peer0 addrgenmode none");
         machine.ip("addr add 192.0.2.2/24 dev peer0");
         machine.ip("addr add 2001:db8:1::2/64 dev peer0 nodad");
         machine.ip("link set peer0 up");
@@ -81,7 +83,12 @@ impl Host {
         text += &output(Command::new("find").arg(self.paths.state_dir()));
         // Counters, clocks and kernel-picked numbers are no state.
         text.lines()
-            .filter(|l| !l.contains("stable_secret") && !l.contains("route/gc_") && !l.contains("dev/"))
+            .filter(|l| {
+                !l.contains("stable_secret")
+                    && !l.contains("gc_timer")
+                    && !l.contains("route/gc_")
+                    && !l.contains("dev/")
+            })
             .map(|l| l.split(" expires ").next().unwrap_or(l).to_string() + "\n")
             .collect()
     }
@@ -93,7 +100,6 @@ pub struct Ve {
     fd: Option<OwnedFd>,
 }
 
-#[allow(dead_code)]
 impl Ve {
     pub fn new(ctid: u32) -> Self {
         let fd = std::thread::spawn(|| {
@@ -142,9 +148,7 @@ impl Ve {
 }
 
 fn enter_new() {
-    // SAFETY-free: only the network namespace of this thread changes.
-    #[allow(deprecated)]
-    rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
 }
 
 fn own_netns() -> OwnedFd {
@@ -163,15 +167,23 @@ pub fn ip(arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-#[allow(dead_code)]
 pub fn pings(address: &str, more: &[&str]) -> bool {
     let mut command = Command::new("ping");
     command.args(["-n", "-c1", "-W1"]).args(more).arg(address);
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
 }
 
+/// Fails with the lines that differ only.
+pub fn assert_same(now: &str, before: &str, when: &str) {
+    let missing = |a: &str, b: &str| -> Vec<String> {
+        let b: std::collections::HashSet<_> = b.lines().collect();
+        a.lines().filter(|l| !b.contains(l)).map(str::to_string).collect()
+    };
+    let (new, lost) = (missing(now, before), missing(before, now));
+    assert!(now == before, "{when}: new {new:#?}, lost {lost:#?}");
+}
+
 /// Waits until it holds; fails after some seconds.
-#[allow(dead_code)]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds() {
@@ -180,7 +192,6 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-#[allow(dead_code)]
 pub fn record(paths: &Paths, ctid: u32) -> PathBuf {
     paths.state_dir().join("veip").join(ctid.to_string())
 }
