@@ -13,8 +13,6 @@ const CPUUNITS: u64 = 1000;
 /// Fills in all that is configured.
 pub(super) fn fill(row: &mut Row, config: &Config) {
     let text = |key: &str| config.get(key).filter(|value| !value.is_empty()).map(str::to_owned);
-    // NETFILTER in vz.conf means nothing.
-    let own = |key: &str| config.file().and_then(|file| file.get(key)).map(str::to_owned);
     row.private = config.ve_private().as_deref().map(shown);
     row.root = config.ve_root().as_deref().map(shown);
     row.mount_opts = text("MOUNT_OPTS");
@@ -40,7 +38,7 @@ pub(super) fn fill(row: &mut Row, config: &Config) {
     row.features = switches(&config.features());
     row.disabled = config.disabled();
     row.vm_overcommit = config.vm_overcommit();
-    row.netfilter = own("NETFILTER").filter(|value| !value.is_empty());
+    row.netfilter = text("NETFILTER");
     row.capability = switches(&config.capability());
     let (limit, units) = (config.cpulimit().map(u64::from), config.cpuunits().map(u64::from));
     if limit.is_some() || units.is_some() {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use vzconf::{Config, Ctid, Error, Paths, names};
 
+use self::addresses::Routed;
 use self::runtime::Runtime;
 use super::fields::Need;
 use super::options::{Options, Scope};
@@ -37,9 +38,18 @@ pub(super) fn rows(paths: &Paths, options: &Options, ids: &[Ctid]) -> Result<See
         Scope::Running | Scope::All => Shows::Both,
         Scope::Stopped => Shows::Resting,
     };
-    let mut view = View { paths, needs: Needs::of(options), shows, global: None, seen: Seen::default() };
-    for ctid in wanted(paths, options.scope, ids) {
-        view.look_at(ctid)?;
+    let wanted = wanted(paths, options.scope, ids);
+    let mut view = View {
+        paths,
+        needs: Needs::of(options),
+        shows,
+        wanted: &wanted,
+        global: None,
+        routed: None,
+        seen: Seen::default(),
+    };
+    for ctid in &wanted {
+        view.look_at(*ctid)?;
     }
     Ok(view.seen)
 }
@@ -98,8 +108,11 @@ struct View<'a> {
     paths: &'a Paths,
     needs: Needs,
     shows: Shows,
+    wanted: &'a [Ctid],
     /// `vz.conf`, once something needed it.
     global: Option<Config>,
+    /// Live addresses, likewise.
+    routed: Option<Routed>,
     seen: Seen,
 }
 
@@ -107,7 +120,8 @@ impl View<'_> {
     fn look_at(&mut self, ctid: Ctid) -> Result<(), Error> {
         let runtime = Runtime::of(self.paths, ctid);
         let unasked = if runtime.is_some() { Shows::Resting } else { Shows::Running };
-        if self.shows == unasked {
+        let nobody = runtime.is_none() && !status::exists(&self.paths.ve_conf(ctid));
+        if self.shows == unasked || nobody {
             return Ok(());
         }
         let mut row = Row::new(ctid);
@@ -119,7 +133,10 @@ impl View<'_> {
             }
         }
         let shown = match (&runtime, &config) {
-            (Some(runtime), _) => self.running(&mut row, runtime),
+            (Some(runtime), _) => {
+                self.running(&mut row, runtime);
+                true
+            }
             (None, Some(config)) => self.at_rest(&mut row, config),
             (None, None) => false,
         };
@@ -129,18 +146,18 @@ impl View<'_> {
         Ok(())
     }
 
-    fn running(&self, row: &mut Row, runtime: &Runtime) -> bool {
+    fn running(&mut self, row: &mut Row, runtime: &Runtime) {
         row.status = Status::Running;
-        if self.needs.addresses
-            && let Some(live) = addresses::live(self.paths, row.ctid)
-        {
-            row.ip = live;
+        if self.needs.addresses {
+            let routed = self.routed.get_or_insert_with(|| Routed::ask(self.paths, self.wanted));
+            if let Some(live) = routed.of(self.paths, row.ctid, &row.ip) {
+                row.ip = live;
+            }
         }
         if self.needs.uptime {
             row.uptime = Some(runtime.uptime());
         }
         config::assume_running(row);
-        true
     }
 
     /// A VE at rest is only shown when it has a config (be it one we cannot read) and a private area.
@@ -162,11 +179,8 @@ impl View<'_> {
     fn config(&mut self, ctid: Ctid) -> Result<Config, Error> {
         let global = match self.global.take() {
             Some(global) => global,
-            None => {
-                let global = Config::global(self.paths)?;
-                self.warn(global.warnings());
-                global
-            }
+            // What is wrong with vz.conf is for vzctl to say: monitors run this every minute.
+            None => Config::global(self.paths)?,
         };
         let path = self.paths.ve_conf(ctid);
         let config = if is_odd(&path) {

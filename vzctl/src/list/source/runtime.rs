@@ -5,26 +5,18 @@ use std::path::Path;
 
 use serde::Deserialize;
 use vzconf::{Ctid, Paths};
+use vzsys::process::ProcRef;
 
-/// Most of a state file that is worth reading; a real one is a few KiB.
+/// Most of a state file that is worth reading; a real one is below a KiB.
 const STATE_MAX: u64 = 1 << 20;
 
-/// What is known of a VE that runs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a listing wants to know of a VE that runs. Only that much of the state file is looked at, so
+/// that a listing gets on with the state files of older and newer versions.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub(super) struct Runtime {
-    /// When its init was started, in clock ticks since the host booted.
-    pub(super) start_time: u64,
-}
-
-#[derive(Deserialize)]
-struct State {
-    init: Init,
-}
-
-#[derive(Deserialize)]
-struct Init {
-    pid: u32,
-    start_time: u64,
+    init: ProcRef,
+    /// Seconds of the boot-time clock.
+    started_at_boottime: Option<f64>,
 }
 
 impl Runtime {
@@ -33,32 +25,18 @@ impl Runtime {
         let mut text = Vec::new();
         let file = std::fs::File::open(paths.run_dir(ctid).join("state.json")).ok()?;
         file.take(STATE_MAX).read_to_end(&mut text).ok()?;
-        let State { init } = serde_json::from_slice(&text).ok()?;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", init.pid)).ok()?;
-        (alive_since(&stat)? == init.start_time).then_some(Self { start_time: init.start_time })
+        serde_json::from_slice(&text).ok().filter(|runtime: &Self| runtime.init.alive())
     }
 
-    /// Seconds since its init was started, by the clock that goes on while the host sleeps and is
-    /// never set (the wall clock often is, just after boot).
+    /// Seconds since it was started, by the clock that goes on while the host sleeps and is never set
+    /// (the wall clock often is, just after boot).
     pub(super) fn uptime(self) -> f64 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let now = now.tv_sec as f64 + now.tv_nsec as f64 / 1e9;
-        let started = self.start_time as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let started = self.started_at_boottime.unwrap_or(self.init.start_time as f64 / ticks);
         (now - started).max(0.0)
     }
-}
-
-/// Start time of a process that is not just an exit status waiting to be collected.
-fn alive_since(stat: &str) -> Option<u64> {
-    // The command, field 2, may contain anything, blanks and brackets too.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
-        return None;
-    }
-    // Field 22; `fields` stands before field 4.
-    fields.nth(22 - 4)?.parse().ok()
 }
 
 /// CTIDs that have a directory below `/run/vz`; whether they run is [`Runtime::of`]'s to say.
@@ -76,19 +54,4 @@ pub(super) fn numbered(directory: &Path, suffix: &str) -> Vec<Ctid> {
         (!ctid.is_host() && name.to_str()? == format!("{ctid}{suffix}")).then_some(ctid)
     };
     entries.filter_map(Result::ok).filter_map(ctid).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_time_is_field_22_whatever_the_command_is_called() {
-        let tail = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-        assert_eq!(alive_since(&format!("77 (init) S {tail}")), Some(4711));
-        assert_eq!(alive_since(&format!("77 (a) Z b) R {tail}")), Some(4711));
-        assert_eq!(alive_since(&format!("77 (init) Z {tail}")), None);
-        assert_eq!(alive_since("77 (init) S 1 2"), None);
-        assert_eq!(alive_since(""), None);
-    }
 }
