@@ -164,8 +164,8 @@ fn a_mounted_root_beats_a_dump() {
 #[test]
 fn odd_configs_are_complained_of_and_the_rest_is_listed() {
     let node = Node::new();
-    node.ve(101, "what is this\nHOSTNAME=\"one\"\nBOOTORDER=\"soon\"\nHOSTNAME=\"two\"\n");
-    node.ve(102, "HOSTNAME=\"caf\u{e9}\"");
+    node.ve(101, "what is this\nDESCRIPTION=\"one\"\nBOOTORDER=\"soon\"\nDESCRIPTION=\"two\"\n");
+    node.ve(102, "DESCRIPTION=\"caf\u{e9}\"");
     node.ve(103, "");
     let config = node.paths.conf_dir().join("103.conf");
     fs::remove_file(&config).unwrap();
@@ -186,14 +186,14 @@ fn odd_configs_are_complained_of_and_the_rest_is_listed() {
         fs::write(node.paths.conf_dir().join(other), "HOSTNAME=\"no\"\n").unwrap();
     }
 
-    let output = node.list("-aHoctid,bootorder,hostname");
+    let output = node.list("-aHoctid,bootorder,description");
     assert_eq!(
         output.out,
         "       101          - one\n       102          - caf\u{e9}\n       103          - -\n       104          - -\n"
     );
     assert_eq!(output.exit, 0);
     for part in
-        ["101.conf:1: ", "duplicate for HOSTNAME", "103.conf: not a regular", "104.conf: not a regular"]
+        ["101.conf:1: ", "duplicate for DESCRIPTION", "103.conf: not a regular", "104.conf: not a regular"]
     {
         assert!(output.err.contains(part), "{part}: {}", output.err);
     }
