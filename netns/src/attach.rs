@@ -34,7 +34,6 @@ enum Undo {
 pub struct NetGuard {
     plan: NetPlan,
     undo: Vec<Undo>,
-    neighbours: Vec<NeighbourDevice>,
     netns: Option<OwnedFd>,
 }
 
@@ -45,19 +44,10 @@ impl NetGuard {
         self.plan.ctid
     }
 
-    /// The network stays.
-    pub fn commit(mut self) {
+    /// The network stays. Gives the plan back, to [`announce`] it when nobody waits any more.
+    pub fn commit(mut self) -> NetPlan {
         self.undo.clear();
-    }
-
-    /// Tells the networks around that the VE's addresses are here now (gratuitous ARP, unsolicited
-    /// neighbour advertisements). Takes some milliseconds per neighbour device, so call it when nobody
-    /// waits any more: the host answers for the addresses in any case.
-    ///
-    /// # Errors
-    /// [`Error::Packet`].
-    pub fn announce(&self) -> Result<(), Error> {
-        neighbour::announce(&self.neighbours, &self.plan.neighbours, &self.plan.announced())
+        self.plan.clone()
     }
 
     /// Takes the network away now, and tells what could not be.
@@ -132,12 +122,7 @@ impl<'a> Work<'a> {
 
     fn keep(mut self) -> NetGuard {
         let netns = if self.fresh { None } else { self.netns.try_clone_to_owned().ok() };
-        NetGuard {
-            plan: self.plan.clone(),
-            undo: std::mem::take(&mut self.undo),
-            neighbours: std::mem::take(&mut self.neighbours),
-            netns,
-        }
+        NetGuard { plan: self.plan.clone(), undo: std::mem::take(&mut self.undo), netns }
     }
 
     fn fail(mut self, error: Error) -> Error {
@@ -409,4 +394,18 @@ pub fn probe(plan: &NetPlan) -> Result<Vec<(IpAddr, crate::Owner)>, Error> {
     }
     let devices = neighbour::devices(&mut Link::host()?)?;
     neighbour::probe(&devices, &plan.neighbours, &plan.announced())
+}
+
+/// Tells the networks around that the addresses of the plan are here now (gratuitous ARP,
+/// unsolicited neighbour advertisements). Takes some 10 ms per neighbour device, most of it for
+/// closing a socket, so call it when nobody waits: the host answers for the addresses in any case.
+///
+/// # Errors
+/// [`Error::Packet`], or when the kernel cannot be asked.
+pub fn announce(plan: &NetPlan) -> Result<(), Error> {
+    if plan.announced().is_empty() {
+        return Ok(());
+    }
+    let devices = neighbour::devices(&mut Link::host()?)?;
+    neighbour::announce(&devices, &plan.neighbours, &plan.announced())
 }

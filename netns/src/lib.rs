@@ -29,10 +29,12 @@ mod record;
 mod request;
 mod sysctl;
 
-pub use attach::{NetGuard, attach, probe};
+pub use attach::{NetGuard, announce, attach, probe};
 pub use device::{venet_ctid, venet_mac, venet_name};
 pub use error::{Error, Owner, Subject};
-pub use live::{add_address, addresses, all_addresses, del_address, detach, exists, netif_add, netif_del};
+pub use live::{
+    Devices, add_address, addresses, all_addresses, del_address, detach, exists, netif_add, netif_del,
+};
 pub use neighbour::{forwarding_hint, host_mac};
 pub use params::{Neighbours, NetParams, Probe};
 pub use plan::{End, NetPlan, Pair, Step};

@@ -203,18 +203,37 @@ pub fn netif_del(host_ifname: &str) -> Result<(), Error> {
     gone(&mut Link::host()?, vec![request::delete_link(host_ifname, Subject::Veth)])
 }
 
-/// Takes away all that a VE has on the host: devices with their routes, proxy entries, the record.
+/// What [`detach`] does with a VE's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// Delete them now. The kernel takes some 25 ms to let a device go.
+    Delete,
+    /// Leave them to the end of the VE's namespace, which takes them with it in the background. For a
+    /// VE whose last process is gone; a start that comes sooner replaces them.
+    LeaveToNamespace,
+}
+
+/// Takes away all that a VE has on the host: routes, proxy entries, the record, and the devices.
 /// What is gone already (with the VE's namespace, say) is no error; works without the record, too.
 ///
 /// # Errors
 /// What was refused.
-pub fn detach(ctid: Ctid, paths: &Paths) -> Result<(), Error> {
+pub fn detach(ctid: Ctid, paths: &Paths, devices: Devices) -> Result<(), Error> {
     let mut host = Link::host()?;
     let path = record_path(paths, ctid);
-    let proxies = proxies_of(&mut host, ctid, record::addresses(&path))?;
-    let requests = proxies.into_iter().map(|(index, a)| request::delete_proxy(index, a)).collect();
+    let device = venet_name(ctid);
+    let own = host.index(&device)?;
+    let mut requests = Vec::new();
+    if let Some(index) = own {
+        let routes = our_routes(&mut host, own)?;
+        requests.extend(routes.into_iter().map(|(_, a)| request::delete_route(&device, index, a)));
+    }
+    let proxies = proxies_of(&mut host, own, record::addresses(&path))?;
+    requests.extend(proxies.into_iter().map(|(index, a)| request::delete_proxy(index, a)));
+    if devices == Devices::Delete {
+        requests.push(request::delete_links(ctid));
+    }
     gone(&mut host, requests)?;
-    gone(&mut host, vec![request::delete_links(ctid)])?;
     record::remove(&path)
 }
 
@@ -222,7 +241,7 @@ pub fn detach(ctid: Ctid, paths: &Paths) -> Result<(), Error> {
 /// route belongs to any more, and those of the addresses still routed to it.
 fn proxies_of(
     host: &mut Link,
-    ctid: Ctid,
+    own: Option<u32>,
     recorded: Option<Vec<IpAddr>>,
 ) -> Result<Vec<(u32, IpAddr)>, Error> {
     if let Some(addresses) = recorded {
@@ -234,7 +253,6 @@ fn proxies_of(
         }
         return Ok(proxies);
     }
-    let own = host.index(&venet_name(ctid))?;
     let others: Vec<IpAddr> =
         our_routes(host, None)?.into_iter().filter(|(i, _)| Some(*i) != own).map(|(_, a)| a).collect();
     Ok(neighbour::our_proxies(host)?.into_iter().filter(|(_, a)| !others.contains(a)).collect())

@@ -4,7 +4,7 @@
 
 mod world;
 
-use netns::{Error, NetPlan, Owner, Probe};
+use netns::{Devices, Error, NetPlan, Owner, Probe};
 use vzconf::{Ctid, Exit};
 use world::{Host, Ve, assert_same, eventually, ip, pings, record};
 
@@ -153,9 +153,9 @@ fn an_undone_guard_leaves_the_world_as_it_was() {
     // Committed, it stays; detached, it is gone, twice.
     netns::attach(&plan, ve.fd()).unwrap().commit();
     assert!(netns::exists(plan.ctid()).unwrap());
-    netns::detach(plan.ctid(), &host.paths).unwrap();
+    netns::detach(plan.ctid(), &host.paths, Devices::Delete).unwrap();
     assert_same(&host.snapshot(), &before, "afterwards");
-    netns::detach(plan.ctid(), &host.paths).unwrap();
+    netns::detach(plan.ctid(), &host.paths, Devices::Delete).unwrap();
     assert_same(&host.snapshot(), &before, "afterwards");
 }
 
@@ -167,14 +167,32 @@ fn detach_needs_no_record_and_spares_others() {
     let before = host.snapshot();
     let mut a = host.start(101, &["10.0.0.1", "2001:db8::1"]);
     std::fs::remove_file(record(&host.paths, 101)).unwrap();
-    netns::detach(a.ctid, &host.paths).unwrap();
+    netns::detach(a.ctid, &host.paths, Devices::Delete).unwrap();
     assert_same(&host.snapshot(), &before, "afterwards");
     host.attach(&a, &["10.0.0.1"]).unwrap().commit();
     std::fs::remove_file(record(&host.paths, 101)).unwrap();
     let ctid = a.ctid;
     a.die();
     eventually("the pair goes with the namespace", || !netns::exists(ctid).unwrap());
-    netns::detach(ctid, &host.paths).unwrap();
+    netns::detach(ctid, &host.paths, Devices::Delete).unwrap();
+    assert_same(&host.snapshot(), &before, "afterwards");
+}
+
+#[test]
+fn a_fast_detach_frees_the_address_at_once_and_the_rest_goes_with_the_namespace() {
+    let host = Host::new();
+    let _network = host.network();
+    let _other = host.start(7, &["10.7.7.7"]);
+    let before = host.snapshot();
+    let mut a = host.start(101, &["10.0.0.1", "2001:db8::1"]);
+    netns::detach(a.ctid, &host.paths, Devices::LeaveToNamespace).unwrap();
+    assert!(netns::exists(a.ctid).unwrap());
+    let b = host.start(102, &["10.0.0.1", "2001:db8::1"]);
+    assert!(pings("10.0.0.1", &[]));
+    netns::detach(b.ctid, &host.paths, Devices::Delete).unwrap();
+    let ctid = a.ctid;
+    a.die();
+    eventually("the pair goes with the namespace", || !netns::exists(ctid).unwrap());
     assert_same(&host.snapshot(), &before, "afterwards");
 }
 
@@ -246,8 +264,10 @@ fn coming_addresses_are_announced_and_duplicates_found() {
     let listener =
         machine.inside(|| vzsys::packet::PacketSocket::open(index_of("peer0"), Some(0x0003)).unwrap());
     let guard = host.attach(&ve, &["192.0.2.101", "2001:db8:1::101"]).unwrap();
-    guard.announce().unwrap();
-    guard.commit();
+    let plan = guard.commit();
+    let begun = std::time::Instant::now();
+    netns::announce(&plan).unwrap();
+    eprintln!("announce: {:?}", begun.elapsed());
     let (mut arp, mut advertisement) = (false, false);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
     let mut frame = [0u8; 128];
@@ -292,6 +312,9 @@ fn many_ves_start_as_fast_as_one_and_leave_no_thread() {
     // The harness has its own two; ours are all gone.
     assert!(vzsys::process::threads() <= 2);
     let begun = std::time::Instant::now();
-    netns::detach(ves[0].ctid, &host.paths).unwrap();
-    eprintln!("detach: {:?}", begun.elapsed());
+    netns::detach(ves[0].ctid, &host.paths, Devices::Delete).unwrap();
+    eprintln!("detach with its devices: {:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    netns::detach(ves[1].ctid, &host.paths, Devices::LeaveToNamespace).unwrap();
+    eprintln!("detach without: {:?}", begun.elapsed());
 }

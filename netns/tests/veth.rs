@@ -3,7 +3,7 @@
 
 mod world;
 
-use netns::Error;
+use netns::{Devices, Error};
 use vzconf::{Exit, NetIf};
 use world::{Host, Ve, assert_same, eventually, ip, pings};
 
@@ -30,6 +30,11 @@ fn a_veth_device_joins_its_bridge_and_leaves_no_trace() {
     let host = Host::new();
     bridge();
     let ve = host.start(101, &[]);
+    // The first carrier gives a bridge its multicast route, for good.
+    netns::netif_add(&host.params(101, &[]), &netif(DEVICE), ve.fd()).unwrap().commit();
+    configure(&ve, "198.51.100.2");
+    eventually("the first carrier", || ip("link show br0").contains("LOWER_UP"));
+    netns::netif_del("veth101.0").unwrap();
     eventually("the bridge is quiet", || !ip("link show br0").contains("LOWER_UP"));
     let before = host.snapshot();
     netns::netif_add(&host.params(101, &[]), &netif(DEVICE), ve.fd()).unwrap().commit();
@@ -52,7 +57,7 @@ fn a_veth_device_joins_its_bridge_and_leaves_no_trace() {
     assert_eq!(taken.exit(), Exit::Veth);
     assert!(ip("link show veth101.0").contains("master br0"));
     // Detach finds it without being told.
-    netns::detach(ve.ctid, &host.paths).unwrap();
+    netns::detach(ve.ctid, &host.paths, Devices::Delete).unwrap();
     assert!(!ip("-br link").contains("veth101.0"));
 }
 
