@@ -275,3 +275,6 @@ fn write_temp(temp: &Path, bytes: &[u8], mode: u32, old: Option<&fs::Metadata>) 
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
 }
+
+#[cfg(test)]
+mod tests;

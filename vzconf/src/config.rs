@@ -145,6 +145,12 @@ impl Config {
         self.global.get(canonical_key(key)).map(String::as_str)
     }
 
+    /// The value in the VE's own config file, if it is valid.
+    #[must_use]
+    pub fn own(&self, key: &str) -> Option<&str> {
+        self.ve.get(canonical_key(key)).map(String::as_str)
+    }
+
     fn words(&self, key: &str) -> Vec<String> {
         self.get(key).unwrap_or_default().split_whitespace().map(str::to_string).collect()
     }

@@ -126,6 +126,12 @@ pub enum Error {
         /// The whole message.
         text: String,
     },
+    /// An option that only makes sense when the config is saved.
+    #[error("Option --{option} can not be used without --save")]
+    NeedsSave {
+        /// The option's name without dashes.
+        option: String,
+    },
     /// A sample config is not there.
     #[error("Sample config {} not found", path.display())]
     NoSample {
@@ -185,7 +191,8 @@ impl Error {
             | Error::Multiline { .. }
             | Error::BadValue { .. }
             | Error::UnknownOption { .. } => Exit::InvalidValue,
-            Error::Usage { .. } => Exit::InvalidSyntax,
+            Error::NeedsSave { option } if option == "name" => Exit::SetName,
+            Error::Usage { .. } | Error::NeedsSave { .. } => Exit::InvalidSyntax,
             Error::NameTaken { .. } | Error::NameLink { .. } => Exit::SetName,
             Error::NoGlobalConfig { .. } => Exit::NoConfig,
             Error::NoVeConfig { .. } => Exit::NoVeConfig,

@@ -4,6 +4,7 @@
 //! [`ConfFile`] to change them on disk, [`Paths`] for where things are.
 #![forbid(unsafe_code)]
 
+pub mod change;
 mod conf_file;
 mod config;
 mod ctid;
@@ -21,6 +22,7 @@ mod status;
 mod toggle;
 pub mod units;
 
+pub use change::{Changed, Changes};
 pub use conf_file::{ConfFile, canonical_key};
 pub use config::Config;
 pub use ctid::Ctid;

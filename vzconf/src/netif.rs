@@ -238,3 +238,6 @@ impl fmt::Display for NetIf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,6 @@ pub fn by_key(key: &str) -> Option<&'static Param> {
 pub fn of(verb: Verb) -> impl Iterator<Item = &'static Param> {
     PARAMS.iter().filter(move |p| p.is_for(verb))
 }
+
+#[cfg(test)]
+mod tests;

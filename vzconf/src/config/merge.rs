@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::params::{Kind, Origin, by_key};
-use crate::{ConfFile, NetIf};
+use crate::{ConfFile, NetIf, Pair, VeIp};
 
 /// Keys of vz.conf that are no parameters of a VE but are checked all the same.
 const NODE_KEYS: [(&str, Kind); 8] = [
@@ -58,6 +58,11 @@ fn valid(key: &str, kind: Option<Kind>, raw: &str, say: &mut impl FnMut(String))
     if kind == Kind::NetifAdd {
         return Some(valid_netifs(raw, say));
     }
+    if let Kind::Ubc(unit) = kind
+        && let Ok((_, true)) = Pair::parse_clamped(raw, unit)
+    {
+        say(format!("value of {key} is too large: {raw}, taken as unlimited"));
+    }
     match kind.canonical(raw, Origin::File) {
         Ok(value) => Some(value),
         Err(allowed) => {
@@ -73,11 +78,17 @@ fn valid_words(key: &str, kind: Kind, raw: &str, say: &mut impl FnMut(String)) -
         match kind.element(word) {
             // It stands alone: what follows is a comment that grammar makes part of the value.
             Some(word) if word == "inherit" && words.is_empty() => return word,
+            Some(word) if is_unspecified(kind, &word) => {}
             Some(word) => words.push(word),
             None => say(format!("invalid value in {key}: {word} (expected {}), skipped", kind.allowed())),
         }
     }
     words.join(" ")
+}
+
+/// `0.0.0.0` and `::` have always stood for "no address".
+fn is_unspecified(kind: Kind, word: &str) -> bool {
+    kind == Kind::IpAdd && word.parse::<VeIp>().is_ok_and(|ip| ip.addr.is_unspecified())
 }
 
 fn valid_netifs(raw: &str, say: &mut impl FnMut(String)) -> String {

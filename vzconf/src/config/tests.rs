@@ -69,7 +69,7 @@ fn paths_are_expanded_and_stripped() {
 #[test]
 fn invalid_values_warn_and_fall_back() {
     let ve = "ONBOOT=maybe\nCPUUNITS=3\nKMEMSIZE=1x\nKMEMSIZE=5:6\nKMEMSIZE=7:8\nrubbish\n\
-              IP_ADDRESS=\"10.0.0.1 nonsense 2001:DB8::1/64\"\nIP_ADDRESS=10.0.0.2\n\
+              IP_ADDRESS=\"10.0.0.1 nonsense 2001:DB8::1/64\"\nIP_ADDRESS=\"0.0.0.0 10.0.0.2\"\n\
               NAME=a\nNAME=b\nSTOP_TIMEOUT=soon\nFEATURES=\"nfs:on wings:on tun\"\nCAPABILITY=\"net_admin:on,chown:off\"\n\
               NETIF=\"ifname=eth0;ifname=eth0,bridge=br0;ifname=eth1,mac=zz\"\nPHYSPAGES=0:99999999999999999999\n\
               DCACHE=1:2\nUNKNOWN=kept\nDEVICES=\"c:10:200:rw b:7:1:rw\"\n";
@@ -102,6 +102,7 @@ fn invalid_values_warn_and_fall_back() {
         "duplicate for NAME",
         "invalid value for STOP_TIMEOUT: soon",
         "invalid value in FEATURES: wings:on",
+        "value of PHYSPAGES is too large",
         "duplicate device eth0",
         "invalid device in NETIF: ifname=eth1,mac=zz",
         "101.conf:6: not a KEY=value line",
