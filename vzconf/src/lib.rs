@@ -18,6 +18,7 @@ pub mod names;
 pub mod netif;
 pub mod params;
 mod paths;
+pub mod samples;
 mod status;
 mod toggle;
 pub mod units;

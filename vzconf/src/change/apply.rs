@@ -128,7 +128,11 @@ impl Merge<'_> {
     }
 
     fn list<T: std::str::FromStr>(&self, key: &str) -> Vec<T> {
-        self.current(key).split([' ', '\t', ',']).filter_map(|word| word.parse().ok()).collect()
+        self.current(key)
+            .split([' ', '\t', ','])
+            .filter(|word| !word.is_empty())
+            .filter_map(|word| word.parse().ok())
+            .collect()
     }
 
     fn put(&mut self, key: &str, value: &str) -> Result<(), Error> {

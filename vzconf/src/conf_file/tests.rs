@@ -146,8 +146,7 @@ fn what_a_crash_leaves_behind_is_harmless() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_changes_nothing() {
-    // /dev/full as the target would be replaced by rename; a directory that cannot hold the temp file does it.
+fn a_failed_save_names_the_file_and_the_cause() {
     let error = ConfFile::default().save(std::path::Path::new("/proc/101.conf")).unwrap_err();
     let Error::Save { path, .. } = &error else { panic!("{error}") };
     assert_eq!(path, std::path::Path::new("/proc/101.conf"));
