@@ -3,6 +3,7 @@
 //! Raw system calls live in [`raw`]; everything above it is safe Rust with errors that print like a
 //! line of strace ([`SysError`]).
 
+pub mod bpf;
 pub mod channel;
 pub mod error;
 pub mod fault;
@@ -10,6 +11,7 @@ pub mod idmap;
 pub mod join;
 pub mod launch;
 pub mod mount;
+pub mod packet;
 pub mod process;
 pub mod raw;
 pub mod seccomp;
