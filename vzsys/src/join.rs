@@ -85,6 +85,8 @@ pub struct Program {
 /// A program that runs in the VE.
 #[derive(Debug)]
 pub struct Session {
+    /// Its pid on the host, and its process group; good until it is reaped.
+    pub pid: i32,
     /// The process; our child.
     pub process: PidFd,
     /// The terminal's master, for [`Stdio::Terminal`].
@@ -151,16 +153,16 @@ fn listen(channel: &Channel) -> std::result::Result<Session, JoinError> {
     let mut failed = None;
     while let Some((report, fd)) = channel.receive::<Report>()? {
         match report {
-            Report::Pid(pid) => process = PidFd::open(pid)?,
+            Report::Pid(pid) => process = PidFd::open(pid)?.map(|fd| (pid, fd)),
             Report::Terminal => terminal = fd,
             Report::EnterFailed(error) => failed = Some(JoinError::Enter { error }),
             Report::ExecFailed { error, missing } => failed = Some(JoinError::Exec { error, missing }),
         }
     }
     match (failed, process) {
-        (None, Some(process)) => Ok(Session { process, terminal }),
+        (None, Some((pid, process))) => Ok(Session { pid, process, terminal }),
         (failed, process) => {
-            if let Some(process) = process {
+            if let Some((_, process)) = process {
                 process.reap()?;
             }
             Err(failed.unwrap_or(JoinError::Enter { error: "it ended at once".to_owned() }))

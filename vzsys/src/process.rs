@@ -71,10 +71,19 @@ pub fn start_time(pid: i32) -> Option<u64> {
     read_stat(pid).map(|stat| stat.start_time)
 }
 
-/// How many threads this process has.
+/// How many threads this process has. One that was just joined may be on its way out of the kernel for
+/// a moment; it is waited for.
 #[must_use]
 pub fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(1, |dir| dir.count().max(1))
+    let count = || std::fs::read_dir("/proc/self/task").map_or(1, |dir| dir.count().max(1));
+    let deadline = Instant::now() + Duration::from_millis(20);
+    loop {
+        match count() {
+            1 => return 1,
+            n if Instant::now() >= deadline => return n,
+            _ => std::thread::yield_now(),
+        }
+    }
 }
 
 /// How a process ended.
@@ -119,6 +128,14 @@ impl PidFd {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(SysError::new("pidfd_send_signal", format_args!("{signal:?}"), errno)),
         }
+    }
+
+    /// The same by number, for real-time signals.
+    ///
+    /// # Errors
+    /// The errno of pidfd_send_signal(2), other than `ESRCH`.
+    pub fn signal_number(&self, signal: i32) -> Result<()> {
+        crate::raw::pidfd_signal(self.0.as_fd(), signal)
     }
 
     /// Waits until the process has ended or `timeout` is over; `true` when it has ended.

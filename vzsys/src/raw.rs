@@ -342,3 +342,40 @@ pub fn join_new_keyring() {
     // SAFETY: a null name asks for an anonymous keyring; nothing is read through pointers.
     unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }
+
+/// pidfd_send_signal(2) with any signal number, real-time ones included; a process that is gone is no
+/// error.
+///
+/// # Errors
+/// The errno of the call, other than `ESRCH`.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a descriptor, an integer, a null siginfo and no flags: nothing is read through pointers.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if r == 0 {
+        return Ok(());
+    }
+    match last_errno() {
+        Errno::SRCH => Ok(()),
+        errno => Err(SysError::new("pidfd_send_signal", signal, errno)),
+    }
+}
+
+/// Closes every descriptor from `first` up. Only for a process that owns nothing there any more, such as
+/// a copy made to do one thing: values that still hold such descriptors must never be dropped or used.
+///
+/// # Errors
+/// The errno of close_range(2).
+pub(crate) fn close_from(first: u32) -> Result<()> {
+    // SAFETY: the caller is a fresh copy of a process that ends by `_exit` and uses no descriptor that it
+    // inherited, so no owner's close can hit a number that was given out anew.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if r == 0 { Ok(()) } else { Err(SysError::new("close_range", first, last_errno())) }
+}

@@ -114,3 +114,32 @@ fn detach(channel: &Channel) -> Result<()> {
     raw::reset_signals();
     Ok(())
 }
+
+/// Runs `work` in a copy of this process that outlives it, with no files of ours open but `/dev/null`,
+/// at the lowest priority. When it cannot be started, the work is done here and now.
+pub fn in_background(work: impl FnOnce()) {
+    match raw::clone3(0, None, 0) {
+        Ok(Cloned::Parent { .. }) => {}
+        Err(_) => work(),
+        Ok(Cloned::Child) => {
+            if quiet_copy().is_ok() {
+                work();
+            }
+            raw::exit_now(0)
+        }
+    }
+}
+
+fn quiet_copy() -> Result<()> {
+    rustix::process::setsid().call("setsid", || "")?;
+    rustix::process::chdir("/").call("chdir", || "/")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).call("open", || "/dev/null")?;
+    for number in 0..3 {
+        raw::dup_onto(null.as_fd(), number)?;
+    }
+    // Whoever waits for the end of a pipe of ours must not wait for the background work.
+    raw::close_from(3)?;
+    std::mem::forget(null);
+    let _ = rustix::process::nice(19);
+    Ok(())
+}

@@ -89,7 +89,13 @@ fn enter_time_namespace() -> Result<()> {
         Err(error) => return Err(error),
     }
     let offsets = format!("monotonic {} 0\nboottime {} 0\n", -monotonic, -boottime);
+    // A process that changed its ids is not dumpable, and its files in /proc are not its own.
+    let dumpable = |behavior| {
+        rustix::process::set_dumpable_behavior(behavior).call("prctl", || "PR_SET_DUMPABLE")
+    };
+    dumpable(rustix::process::DumpableBehavior::Dumpable)?;
     fs::write("/proc/self/timens_offsets", &offsets).call("write", || "timens_offsets")?;
+    dumpable(rustix::process::DumpableBehavior::NotDumpable)?;
     let ns = fs::File::open("/proc/self/ns/time_for_children").call("open", || "ns/time_for_children")?;
     raw::setns(ns.as_fd(), raw::CLONE_NEWTIME)
 }
