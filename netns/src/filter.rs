@@ -10,18 +10,15 @@ use crate::error::Error;
 const CHAIN: &str = "venet_1";
 const RULES: u32 = 3;
 
+const HOOK: &str = "type filter hook prerouting priority raw; policy accept;";
+
 /// A packet from a VE whose source is not routed back to the very device it came from is dropped.
 /// Unspecified sources (DHCP, duplicate address detection) make no sense on a point-to-point device,
 /// and `fib` lets some of them pass.
-const TEXT: &str = "\
-table inet vz {
-	chain venet_1 {
-		type filter hook prerouting priority raw; policy accept;
-		iifname \"venet*\" ip saddr 0.0.0.0 drop
-		iifname \"venet*\" ip6 saddr :: drop
-		iifname \"venet*\" fib saddr . iif oif missing drop
-	}
-}
+const RULES_TEXT: &str = "\
+iifname \"venet*\" ip saddr 0.0.0.0 drop
+iifname \"venet*\" ip6 saddr :: drop
+iifname \"venet*\" fib saddr . iif oif missing drop
 ";
 
 /// Makes sure that the filter is in place; asks the kernel first, and starts `nft` only when the
@@ -32,7 +29,7 @@ table inet vz {
 pub fn ensure() -> Result<(), Error> {
     match installed_rules() {
         Some(RULES) => Ok(()),
-        found => install(found.is_some()),
+        _ => feed(&script()),
     }
 }
 
@@ -47,10 +44,13 @@ pub fn remove() -> Result<(), Error> {
     feed(&format!("delete chain inet vz {CHAIN}\n"))
 }
 
-fn install(emptied: bool) -> Result<(), Error> {
-    // One transaction: there is no moment without rules.
-    let text = if emptied { format!("flush chain inet vz {CHAIN}\n{TEXT}") } else { TEXT.to_string() };
-    feed(&text)
+/// One transaction, so that there is no moment without rules, and the same result however often and by
+/// however many at once it is run.
+fn script() -> String {
+    format!(
+        "table inet vz {{\n\tchain {CHAIN} {{\n\t\t{HOOK}\n\t}}\n}}\nflush chain inet vz {CHAIN}\n{}",
+        RULES_TEXT.lines().map(|rule| format!("add rule inet vz {CHAIN} {rule}\n")).collect::<String>()
+    )
 }
 
 fn feed(text: &str) -> Result<(), Error> {
@@ -138,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn the_text_has_as_many_rules_as_are_asked_for() {
-        assert_eq!(TEXT.matches("drop").count(), RULES as usize);
-        assert!(TEXT.contains(&format!("chain {CHAIN} ")));
+    fn there_are_as_many_rules_as_are_asked_for() {
+        assert_eq!(RULES_TEXT.lines().count(), RULES as usize);
+        assert_eq!(script().matches("add rule").count(), RULES as usize);
     }
 
     proptest! {

@@ -239,7 +239,10 @@ pub fn forwarding_hint() -> Result<Option<String>, Error> {
         if has(true) && forwards("ipv4") == Some(false) {
             wanted.push(format!("net.ipv4.conf.{}.forwarding=1", device.name.replace('.', "/")));
         }
-        if has(false) && forwards("ipv6") == Some(false) {
+        // IPv6 is forwarded for all devices or, from 6.17 on, for those with this switch.
+        let whole = sysctl::is_on("ipv6/conf/all/forwarding") == Some(true);
+        let forced = sysctl::is_on(&format!("ipv6/conf/{}/force_forwarding", device.name)) == Some(true);
+        if has(false) && (forwards("ipv6") == Some(false) || !(whole || forced)) {
             wanted.push("net.ipv6.conf.all.forwarding=1".to_string());
         }
     }

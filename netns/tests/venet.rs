@@ -37,6 +37,20 @@ fn a_host_without_any_network_reaches_its_ves() {
 }
 
 #[test]
+fn a_ve_with_its_own_user_namespace_gets_its_network() {
+    let host = Host::new();
+    let _network = host.network();
+    let ve = Ve::unprivileged(101);
+    // The defaults of the VE's namespace must not matter.
+    ve.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap());
+    host.attach(&ve, &["10.0.0.1", "2001:db8::1"]).unwrap().commit();
+    assert!(pings("10.0.0.1", &[]) && pings("2001:db8::1", &[]));
+    assert!(ve.pings("192.0.2.1") && ve.pings("2001:db8:1::1"));
+    let mptcp = ve.inside(|| std::fs::read_to_string("/proc/sys/net/mptcp/enabled"));
+    assert!(mptcp.is_err() || mptcp.unwrap().trim() == "0");
+}
+
+#[test]
 fn the_network_around_reaches_a_ve_once_the_host_forwards() {
     let host = Host::new();
     let machine = host.network();
@@ -96,6 +110,14 @@ fn the_filter_comes_back_after_a_flush() {
         let _ve = host.start(101, &["10.0.0.1"]);
         assert_eq!(rules(), whole, "after {damage}");
     }
+    // Several at once end with the same rules.
+    netns::filter::remove().unwrap();
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| netns::filter::ensure().unwrap());
+        }
+    });
+    assert_eq!(rules(), whole);
     netns::filter::remove().unwrap();
     netns::filter::remove().unwrap();
     assert!(!rules().contains("chain"));

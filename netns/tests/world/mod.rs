@@ -111,6 +111,24 @@ impl Ve {
         Self { ctid: Ctid::new(ctid).unwrap(), fd: Some(fd) }
     }
 
+    /// The same in a user namespace with an id range of its own, as real VEs have.
+    pub fn unprivileged(ctid: u32) -> Self {
+        let mut holder =
+            Command::new("unshare").args(["-U", "-n", "sleep", "60"]).stdin(Stdio::null()).spawn().unwrap();
+        let proc = format!("/proc/{}", holder.id());
+        let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+        eventually("a user namespace", || std::fs::read_link(format!("{proc}/ns/user")).unwrap() != own);
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("{proc}/{map}"), "0 300000 65536").unwrap();
+        }
+        let thread = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        eventually("a network namespace", || std::fs::read_link(format!("{proc}/ns/net")).unwrap() != thread);
+        let fd = std::fs::File::open(format!("{proc}/ns/net")).unwrap().into();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        Self { ctid: Ctid::new(ctid).unwrap(), fd: Some(fd) }
+    }
+
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().unwrap().as_fd()
     }
