@@ -4,11 +4,7 @@ use std::fmt;
 use crate::Ctid;
 
 /// The one line of `vzctl status`.
-///
-/// ```
-/// let status = vzconf::Status { ctid: vzconf::Ctid::new(777).unwrap(), exists: false, mounted: false, running: false, suspended: false };
-/// assert_eq!(status.to_string(), "CTID 777 deleted unmounted down");
-/// ```
+/// For an unknown number that is `CTID 777 deleted unmounted down`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// Whose.
