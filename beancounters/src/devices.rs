@@ -135,7 +135,31 @@ impl DevicePolicy {
 
 #[cfg(test)]
 mod tests {
+    use vzconf::Ctid;
+
     use super::*;
+    use crate::hierarchy::Hierarchies;
+
+    #[test]
+    fn v2_filter_refuses_gives_and_is_replaced() {
+        let hierarchies = Hierarchies::detect().unwrap();
+        let ctid = Ctid::new(2_102_000_000 + std::process::id() % 1_000_000).unwrap();
+        let ve = VeCgroup::create(&hierarchies, ctid, None).unwrap();
+        let Some(dir) = ve.v2_dir() else { return };
+        // Hybrid hosts too have this filter: only v2 is joined. /dev/kmsg is 1:11, which no VE has.
+        let script = format!(
+            "echo 0 > '{}/cgroup.procs'; : < /dev/null && echo 1; (: < /dev/kmsg) 2>/dev/null && echo open || echo refused",
+            dir.display()
+        );
+        let ask = |policy: &DevicePolicy| {
+            policy.apply_v2(&ve).unwrap();
+            let output = std::process::Command::new("/bin/sh").arg("-c").arg(&script).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(ask(&DevicePolicy::default()), "1\nrefused\n");
+        assert_eq!(ask(&DevicePolicy::default().with_rule(&"c:1:all:r".parse().unwrap())), "1\nopen\n");
+        assert_eq!(ask(&DevicePolicy::default().with_fuse()), "1\nrefused\n");
+    }
 
     #[test]
     fn v1_lines() {
