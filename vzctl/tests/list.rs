@@ -27,6 +27,8 @@ fn switches(list: &[(&str, bool)]) -> Vec<Switch> {
 }
 
 fn set(row: &mut Row, resource: Resource, [held, maxheld, barrier, limit, failcnt]: [u64; 5]) {
+    let live = |count| (row.status == Status::Running).then_some(count);
+    let (held, maxheld, failcnt) = (live(held), live(maxheld), live(failcnt));
     *row.counter_mut(resource) = Counter { held, maxheld, barrier, limit, failcnt };
 }
 
@@ -46,7 +48,6 @@ fn rich() -> Row {
         ip: words("10.0.0.1 2001:db8::101"),
         nameserver: words("192.0.2.53 192.0.2.54"),
         searchdomain: words("example.com example.org"),
-        counted: true,
         diskspace: Some(Disk { usage: 654_321, soft: 2_097_152, hard: 2_306_867 }),
         diskinodes: Some(Disk { usage: 0, soft: 131_072, hard: 144_179 }),
         laverage: Some([1.0, 0.5, 0.25]),
@@ -114,7 +115,8 @@ fn node() -> Vec<Row> {
         bootorder: Some(10),
         ..Row::new(ctid(104))
     };
-    let bare = Row { status: Status::Running, counted: true, ..Row::new(ctid(2_147_483_644)) };
+    let mut bare = Row { status: Status::Running, ..Row::new(ctid(2_147_483_644)) };
+    set(&mut bare, Resource::Numproc, [0; 5]);
     vec![bare, mounted, suspended, stopped, rich()]
 }
 

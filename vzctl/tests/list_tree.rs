@@ -117,6 +117,20 @@ fn a_node_is_listed_as_it_is() {
 }
 
 #[test]
+fn limits_come_from_the_config_and_unset_ones_of_a_running_ve_are_none() {
+    let node = Node::new();
+    let config = "NUMPROC=\"40:50\"\nPHYSPAGES=\"0:65536\"\nSWAPPAGES=\"0:1G\"\n";
+    node.ve(101, config).ve(102, config).run_it(101);
+    assert_eq!(
+        node.shown("-aHo numproc,numproc.b,numproc.l,swappages.l,numfile.l,vswap"),
+        "         -         40         50     262144 9223372036854775807   yes\n\
+         \x20        -         40         50     262144          0   yes\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&node.shown("-j -o numproc")).unwrap();
+    assert_eq!(json[0]["numproc"]["limit"], 50);
+}
+
+#[test]
 fn live_addresses_come_from_the_record_of_the_last_verb() {
     let node = Node::new();
     node.ve(101, "IP_ADDRESS=\"192.0.2.1/24\"\n").run_it(101);

@@ -27,7 +27,9 @@ pub enum Need {
     Status,
     /// Live addresses.
     Addresses,
-    /// Live beancounters.
+    /// The number of processes and threads.
+    Numproc,
+    /// All live beancounters.
     Usage,
     /// The private area's form.
     Layout,
@@ -74,9 +76,7 @@ impl Field {
     pub fn of<'a>(&self, row: &'a Row) -> Value<'a> {
         match self.get {
             Get::Plain(get) => get(row),
-            Get::Counter(resource, column) => {
-                Value::Counter { counter: row.counter(resource), column, counted: row.counted }
-            }
+            Get::Counter(resource, column) => Value::Counter { counter: row.counter(resource), column },
             Get::Space(column) => Value::Disk { disk: row.diskspace, column },
             Get::Inodes(column) => Value::Disk { disk: row.diskinodes, column },
         }
@@ -128,28 +128,41 @@ const fn ten(name: &'static str, header: &'static str, need: Need, get: Get, abo
     Field { name, header, about, width: 10, heading: Align::Right, align: Align::Right, need, get }
 }
 
+const fn counter(
+    name: &'static str,
+    header: &'static str,
+    resource: Resource,
+    column: Column,
+    about: &'static str,
+) -> Field {
+    let need = match (resource, column) {
+        (_, Column::Barrier | Column::Limit) => Need::Config,
+        (Resource::Numproc, Column::Held) => Need::Numproc,
+        _ => Need::Usage,
+    };
+    ten(name, header, need, Get::Counter(resource, column), about)
+}
+
 /// The table itself: plain fields as given, beancounters and disks spread over their suffixes.
 macro_rules! table {
-    (@count $($field:expr;)*) => { &[$($field),*] };
+    (@fields $($field:expr;)*) => { &[$($field),*] };
     (
         before { $($before:expr;)* }
         counters { $($resource:ident $name:literal $header:literal $about:literal;)* }
         after { $($after:expr;)* }
     ) => {
-        table!(@count
+        table!(@fields
             $($before;)*
             $(
-                ten($name, $header, Need::Usage, Get::Counter(Resource::$resource, Column::Held),
-                    concat!($about, ": in use now"));
-                ten(concat!($name, ".m"), concat!($header, ".M"), Need::Usage,
-                    Get::Counter(Resource::$resource, Column::Maxheld),
+                counter($name, $header, Resource::$resource, Column::Held, concat!($about, ": in use now"));
+                counter(concat!($name, ".m"), concat!($header, ".M"), Resource::$resource, Column::Maxheld,
                     concat!($about, ": most ever in use since the start"));
-                ten(concat!($name, ".b"), concat!($header, ".B"), Need::Usage,
-                    Get::Counter(Resource::$resource, Column::Barrier), concat!($about, ": barrier"));
-                ten(concat!($name, ".l"), concat!($header, ".L"), Need::Usage,
-                    Get::Counter(Resource::$resource, Column::Limit), concat!($about, ": limit"));
-                ten(concat!($name, ".f"), concat!($header, ".F"), Need::Usage,
-                    Get::Counter(Resource::$resource, Column::Failcnt), concat!($about, ": refusals"));
+                counter(concat!($name, ".b"), concat!($header, ".B"), Resource::$resource, Column::Barrier,
+                    concat!($about, ": barrier"));
+                counter(concat!($name, ".l"), concat!($header, ".L"), Resource::$resource, Column::Limit,
+                    concat!($about, ": limit"));
+                counter(concat!($name, ".f"), concat!($header, ".F"), Resource::$resource, Column::Failcnt,
+                    concat!($about, ": refusals"));
             )*
             $($after;)*
         )

@@ -49,16 +49,16 @@ fn value(out: &mut String, value: Value<'_>) {
             array(out, load.iter(), |out, load| number(out, format_args!("{load:.2}")))
         }
         Value::Uptime(uptime) => number(out, format_args!("{:.3}", uptime.unwrap_or(0.0).max(0.0))),
-        Value::Counter { counter, counted, .. } => {
-            let live = |number: u64| if counted { number } else { 0 };
+        Value::Counter { counter, .. } => {
+            // Parsers do sums with these: what is not counted is 0, as the reference has it.
             object(
                 out,
                 [
-                    ("held", live(counter.held)),
-                    ("maxheld", live(counter.maxheld)),
+                    ("held", counter.held.unwrap_or(0)),
+                    ("maxheld", counter.maxheld.unwrap_or(0)),
                     ("barrier", counter.barrier),
                     ("limit", counter.limit),
-                    ("failcnt", live(counter.failcnt)),
+                    ("failcnt", counter.failcnt.unwrap_or(0)),
                 ],
             );
         }

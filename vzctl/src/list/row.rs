@@ -28,19 +28,20 @@ impl Status {
     }
 }
 
-/// One beancounter of one VE, in its own unit.
+/// One beancounter of one VE, in its own unit. What is not counted (of a VE that does not run:
+/// anything) is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counter {
     /// In use now.
-    pub held: u64,
+    pub held: Option<u64>,
     /// The highest use since the VE started.
-    pub maxheld: u64,
+    pub maxheld: Option<u64>,
     /// Barrier of the limit.
     pub barrier: u64,
     /// The limit itself.
     pub limit: u64,
     /// How often the limit refused.
-    pub failcnt: u64,
+    pub failcnt: Option<u64>,
 }
 
 /// Which number of a [`Counter`] a field shows.
@@ -60,12 +61,12 @@ pub enum Column {
 
 impl Counter {
     /// The number of one column.
-    pub fn column(&self, column: Column) -> u64 {
+    pub fn column(&self, column: Column) -> Option<u64> {
         match column {
             Column::Held => self.held,
             Column::Maxheld => self.maxheld,
-            Column::Barrier => self.barrier,
-            Column::Limit => self.limit,
+            Column::Barrier => Some(self.barrier),
+            Column::Limit => Some(self.limit),
             Column::Failcnt => self.failcnt,
         }
     }
@@ -214,8 +215,6 @@ pub struct Row {
     pub searchdomain: Vec<String>,
     /// Indexed by [`Resource`].
     pub counters: [Counter; Resource::ALL.len()],
-    /// Whether held, maxheld and failcnt of `counters` were really read.
-    pub counted: bool,
     pub diskspace: Option<Disk>,
     pub diskinodes: Option<Disk>,
     pub laverage: Option<[f64; 3]>,
@@ -256,7 +255,6 @@ impl Row {
             nameserver: Vec::new(),
             searchdomain: Vec::new(),
             counters: [Counter::default(); Resource::ALL.len()],
-            counted: false,
             diskspace: None,
             diskinodes: None,
             laverage: None,

@@ -51,8 +51,6 @@ pub enum Value<'a> {
         counter: &'a Counter,
         /// The one asked for.
         column: Column,
-        /// Whether the live ones (held, maxheld, failcnt) were read.
-        counted: bool,
     },
     /// One number of a disk limit.
     Disk {
@@ -110,12 +108,7 @@ impl<'a> Value<'a> {
     /// The number of a beancounter or disk field, where it means anything.
     fn grouped(self) -> Option<u64> {
         match self {
-            Self::Counter {
-                column: Column::Held | Column::Maxheld | Column::Failcnt,
-                counted: false,
-                ..
-            } => None,
-            Self::Counter { counter, column, .. } => Some(counter.column(column)),
+            Self::Counter { counter, column } => counter.column(column),
             Self::Disk { disk, column } => disk
                 .map(|disk| disk.column(column))
                 .filter(|value| column != DiskColumn::Usage || *value != 0),

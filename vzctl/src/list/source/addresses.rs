@@ -12,8 +12,7 @@ pub(super) struct Routed(BTreeMap<Ctid, Vec<IpAddr>>);
 impl Routed {
     /// Asks about these VEs. A kernel that cannot be asked says nothing.
     pub(super) fn ask(paths: &Paths, ctids: &[Ctid]) -> Self {
-        // The routes are this host's; a tree elsewhere has none.
-        if paths.run_root() != Paths::host().run_root() {
+        if !super::is_host(paths) {
             return Self(BTreeMap::new());
         }
         let answer = match ctids {

@@ -10,8 +10,8 @@ use crate::list::row::{Counter, Disk, Resource, Row, Switch};
 /// CPU share of a VE whose config names none.
 const CPUUNITS: u64 = 1000;
 
-/// Fills in all that is configured.
-pub(super) fn fill(row: &mut Row, config: &Config) {
+/// Fills in all that is configured; `unset` stands for the beancounters that are not.
+pub(super) fn fill(row: &mut Row, config: &Config, unset: Pair) {
     let text = |key: &str| config.get(key).filter(|value| !value.is_empty()).map(str::to_owned);
     row.private = config.ve_private().as_deref().map(shown);
     row.root = config.ve_root().as_deref().map(shown);
@@ -46,9 +46,8 @@ pub(super) fn fill(row: &mut Row, config: &Config) {
         row.cpuunits = Some(units.unwrap_or(CPUUNITS));
     }
     for resource in Resource::ALL {
-        if let Some(Pair { barrier, limit }) = config.ubc(resource.name()) {
-            *row.counter_mut(resource) = Counter { barrier, limit, ..Counter::default() };
-        }
+        let Pair { barrier, limit } = config.ubc(resource.name()).unwrap_or(unset);
+        *row.counter_mut(resource) = Counter { barrier, limit, ..Counter::default() };
     }
 }
 

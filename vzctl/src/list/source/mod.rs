@@ -5,15 +5,17 @@ mod addresses;
 mod config;
 mod runtime;
 mod status;
+mod usage;
 
 use std::path::Path;
 
-use vzconf::{Config, Ctid, Error, Paths, names};
+use vzconf::{Config, Ctid, Error, Pair, Paths, names};
 
 use self::addresses::Routed;
 use self::runtime::Runtime;
-use super::fields::Need;
-use super::options::{Options, Scope};
+use self::usage::{Depth, Meter};
+use super::fields::{Field, Need};
+use super::options::{Form, Options, Scope};
 use super::row::{Row, Status};
 
 /// The CTID a name stands for.
@@ -46,6 +48,7 @@ pub(super) fn rows(paths: &Paths, options: &Options, ids: &[Ctid]) -> Result<See
         wanted: &wanted,
         global: None,
         routed: None,
+        meter: None,
         seen: Seen::default(),
     };
     for ctid in &wanted {
@@ -82,22 +85,32 @@ struct Needs {
     config: bool,
     status: bool,
     addresses: bool,
+    usage: Option<Depth>,
     layout: bool,
     uptime: bool,
 }
 
 impl Needs {
     fn of(options: &Options) -> Self {
-        let shown = options.fields.iter().copied();
-        let needed: Vec<Need> =
-            shown.chain(options.sort.map(|sort| sort.field)).map(|field| field.need).collect();
+        let depth = |field: &Field| match (options.form, field.need) {
+            // JSON shows all numbers of a beancounter.
+            (Form::Json, Need::Numproc) => Need::Usage,
+            (_, need) => need,
+        };
+        let fields = options.fields.iter().copied().chain(options.sort.map(|sort| sort.field));
+        let needed: Vec<Need> = fields.map(depth).collect();
         let need = |need| needed.contains(&need);
         let filtered = options.hostname.is_some() || options.name.is_some() || options.description.is_some();
         Self {
             config: filtered
-                || [Need::Config, Need::Addresses, Need::Usage, Need::Layout].into_iter().any(need),
+                || !needed.iter().all(|need| matches!(need, Need::Nothing | Need::Uptime | Need::Numproc)),
             status: need(Need::Status),
             addresses: need(Need::Addresses),
+            usage: match (need(Need::Usage), need(Need::Numproc)) {
+                (true, _) => Some(Depth::All),
+                (false, true) => Some(Depth::Numproc),
+                (false, false) => None,
+            },
             layout: need(Need::Layout),
             uptime: need(Need::Uptime),
         }
@@ -113,6 +126,8 @@ struct View<'a> {
     global: Option<Config>,
     /// Live addresses, likewise.
     routed: Option<Routed>,
+    /// Cgroups, likewise.
+    meter: Option<Meter>,
     seen: Seen,
 }
 
@@ -127,7 +142,8 @@ impl View<'_> {
         let mut row = Row::new(ctid);
         let config = if self.needs.config || runtime.is_none() { Some(self.config(ctid)?) } else { None };
         if let Some(config) = &config {
-            config::fill(&mut row, config);
+            let unset = if runtime.is_some() { Pair::UNLIMITED } else { Pair::both(0) };
+            config::fill(&mut row, config, unset);
             if self.needs.layout {
                 row.layout = config::layout(config);
             }
@@ -153,6 +169,9 @@ impl View<'_> {
             if let Some(live) = routed.of(self.paths, row.ctid, &row.ip) {
                 row.ip = live;
             }
+        }
+        if let Some(depth) = self.needs.usage {
+            self.meter.get_or_insert_with(|| Meter::new(self.paths)).read(row, depth);
         }
         if self.needs.uptime {
             row.uptime = Some(runtime.uptime());
@@ -210,6 +229,11 @@ impl View<'_> {
 /// Whether a path leads to something that reading could block on, or never end.
 fn is_odd(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
+}
+
+/// Whether this is the running host's own tree: kernel state belongs to that one only.
+fn is_host(paths: &Paths) -> bool {
+    paths.run_root() == Paths::host().run_root()
 }
 
 /// An error with all its causes, on one line.
