@@ -15,8 +15,8 @@ pub enum Align {
     Bare,
 }
 
-/// What must be read to know a field. The config is read for all of them but [`Need::Nothing`]
-/// and [`Need::Uptime`].
+/// What must be read to know a field. The config is read for all of them but [`Need::Nothing`],
+/// [`Need::Uptime`] and [`Need::Numproc`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The CTID is enough.
