@@ -1,4 +1,32 @@
-//! The lifecycle of a VE: one file per verb, composed of the nouns.
+//! The lifecycle of a VE: one file per verb, and the only place that composes the nouns.
+//!
+//! A verb takes the lock (its caller does), checks everything, makes pure plans, acts under guards, and
+//! has one `COMMIT:` line. What fails before it undoes exactly what was done; what is killed before it
+//! is mended by the next verb.
 #![forbid(unsafe_code)]
 
+mod cgroup;
+pub mod confine;
+pub mod console;
+pub mod create;
+pub mod destroy;
+mod dismantle;
+mod error;
+pub mod exec;
+mod guest;
+mod ids;
 pub mod monitor;
+pub mod mount;
+mod net;
+mod node;
+pub mod runscript;
+mod scripts;
+mod session;
+pub mod set;
+pub mod start;
+pub mod state;
+pub mod stop;
+mod wait;
+
+pub use error::{Error, Result};
+pub use node::{Node, Say, Ve};

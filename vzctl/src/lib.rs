@@ -7,3 +7,4 @@ pub mod cli;
 pub mod complete;
 pub mod list;
 pub mod report;
+pub mod run;

@@ -280,3 +280,24 @@ fn execute(program: &Program) -> Report {
     let error = SysError::new("execve", last.0, Errno::from_raw_os_error(last.1 as i32));
     Report::ExecFailed { error: error.to_string(), missing }
 }
+
+/// Gives a running VE another host name.
+///
+/// # Errors
+/// The errno of entering its UTS namespace or of sethostname(2).
+pub fn set_hostname(init: &PidFd, name: &str) -> Result<()> {
+    match raw::clone3(0, None, libc::SIGCHLD)? {
+        Cloned::Child => {
+            let done = raw::setns(init.as_fd(), libc::CLONE_NEWUTS as u64)
+                .and_then(|()| rustix::system::sethostname(name.as_bytes()).call("sethostname", || name));
+            raw::exit_now(done.map_or_else(|error| error.errno().raw_os_error(), |()| 0))
+        }
+        Cloned::Parent { pidfd, .. } => match PidFd::from_fd(pidfd).reap()? {
+            crate::process::Ended::Exited(0) => Ok(()),
+            crate::process::Ended::Exited(errno) => {
+                Err(SysError::new("sethostname", name, Errno::from_raw_os_error(errno)))
+            }
+            crate::process::Ended::Killed(_) => Err(SysError::new("sethostname", name, Errno::INTR)),
+        },
+    }
+}

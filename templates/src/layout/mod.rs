@@ -203,6 +203,17 @@ pub fn mount(
     Ok(MountGuard::new(root))
 }
 
+/// A private area as it lies on disk, mounted where nobody sees it.
+///
+/// # Errors
+/// [`LayoutError`].
+pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Detached, LayoutError> {
+    match layout {
+        Layout::Overlay => overlay::mount(private, bases, None),
+        Layout::Simfs => simfs::mount(private, None),
+    }
+}
+
 /// A copy of the mount at `path`, ids mapped where the VE has its own.
 fn layer(path: &Path, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
     let layer = Detached::copy_of(path, false).map_err(LayoutError::mount(path))?;

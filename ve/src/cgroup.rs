@@ -1,0 +1,180 @@
+//! A VE's cgroups, as the verbs use them.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use beancounters::{Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, VeCgroup};
+use vzconf::Exit;
+use vzconf::change::Changed;
+use vzsys::idmap::IdRange;
+
+use crate::error::{Error, Result};
+use crate::node::Ve;
+
+/// How long the last processes of a killed VE may take to leave its cgroups.
+const REMOVE: Duration = Duration::from_secs(20);
+
+/// Open cgroup files through which a process joins a VE.
+#[derive(Debug)]
+pub(crate) struct JoinPoints {
+    /// v1 `tasks` files.
+    pub(crate) tasks: Vec<OwnedFd>,
+    /// The v2 directory.
+    pub(crate) unified: Option<OwnedFd>,
+}
+
+/// Mandatory for a VE that is not limited by RAM and swap alone.
+const UBC: [&str; 20] = [
+    "kmemsize", "lockedpages", "privvmpages", "shmpages", "numproc", "physpages", "vmguarpages",
+    "oomguarpages", "numtcpsock", "numflock", "numpty", "numsiginfo", "tcpsndbuf", "tcprcvbuf",
+    "othersockbuf", "dgramrcvbuf", "numothersock", "numfile", "dcachesize", "numiptent",
+];
+
+/// Checks that the configuration has the beancounters that a VE needs: RAM and swap, or all of the
+/// older set.
+///
+/// # Errors
+/// Exit 28, naming those that are missing.
+pub(crate) fn check(ve: &Ve<'_>) -> Result<()> {
+    let unlimited = [u64::from(i32::MAX.unsigned_abs()), vzconf::units::UNLIMITED];
+    let vswap = ve.config.ubc("physpages").is_some_and(|pages| !unlimited.contains(&pages.limit));
+    let needed: &[&str] = if vswap { &["physpages", "swappages"] } else { &UBC };
+    let missing: Vec<&str> = needed.iter().copied().filter(|name| ve.config.ubc(name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("Error: required UB parameter {} not set", missing.join(" "));
+    let hint = format!("take them from a sample: vzctl set {} --applyconfig vswap-256m --save", ve.ctid);
+    Err(Error::advised(Exit::NotEnoughUbcParams, message, hint))
+}
+
+/// Makes the cgroups, sets limits and device rules; undone on drop unless committed.
+pub(crate) fn create(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<VeCgroup> {
+    let hierarchies = Hierarchies::detect()?;
+    let cgroup = VeCgroup::create(&hierarchies, ve.ctid, ids.map(|ids| (ids.base, ids.base)))?;
+    limits(ve)?.apply(&cgroup).map(|applied| tell_unenforced(ve, &applied))?;
+    policy(ve).apply(&cgroup)?;
+    Ok(cgroup)
+}
+
+fn limits(ve: &Ve<'_>) -> Result<Limits> {
+    let disk = ve.config.ve_private().and_then(|path| Disk::of(&path));
+    Ok(Limits::from_config(&ve.config, disk)?)
+}
+
+fn policy(ve: &Ve<'_>) -> DevicePolicy {
+    let mut policy = DevicePolicy::default();
+    for rule in ve.config.devices() {
+        policy = policy.with_rule(&rule);
+    }
+    crate::confine::device_rules(&ve.config).iter().fold(policy, |policy, rule| policy.with_rule(rule))
+}
+
+fn tell_unenforced(ve: &Ve<'_>, applied: &Applied) {
+    for lost in &applied.unenforced {
+        ve.say(1, &format!("{} is stored and not enforced here: {}", lost.param, lost.why));
+    }
+}
+
+fn open(ve: &Ve<'_>) -> Result<Option<VeCgroup>> {
+    Ok(VeCgroup::open(&Hierarchies::detect()?, ve.ctid)?)
+}
+
+/// What a new session of a running VE needs to join.
+pub(crate) fn join_points(ve: &Ve<'_>) -> Result<JoinPoints> {
+    match open(ve)? {
+        Some(cgroup) => points(&cgroup),
+        None => Ok(JoinPoints { tasks: Vec::new(), unified: None }),
+    }
+}
+
+/// The same for cgroups at hand.
+pub(crate) fn points(cgroup: &VeCgroup) -> Result<JoinPoints> {
+    let plan = cgroup.exec_plan()?;
+    Ok(JoinPoints { tasks: plan.v1_tasks, unified: plan.unified })
+}
+
+/// The v2 directory for monitors: they live as long as their VEs, whatever started them.
+pub(crate) fn monitors() -> Option<PathBuf> {
+    let dir = Hierarchies::detect().ok()?.v2()?.join("vz").join("monitors");
+    std::fs::create_dir_all(&dir).ok().map(|()| dir)
+}
+
+/// Kills every process of the VE.
+pub(crate) fn kill(ve: &Ve<'_>) -> Result<()> {
+    if let Some(cgroup) = open(ve)? {
+        cgroup.kill_all()?;
+    }
+    Ok(())
+}
+
+/// Removes the cgroups; gone already is no error.
+pub(crate) fn remove(ve: &Ve<'_>) -> Result<()> {
+    if let Some(mut cgroup) = open(ve)? {
+        cgroup.remove(Instant::now() + REMOVE)?;
+    }
+    Ok(())
+}
+
+/// Sets all configured limits again on a running VE.
+pub(crate) fn reapply(ve: &Ve<'_>) -> Result<()> {
+    if let Some(cgroup) = open(ve)? {
+        limits(ve)?.apply(&cgroup).map(|applied| tell_unenforced(ve, &applied))?;
+    }
+    Ok(())
+}
+
+const PARAMS: [Param; 11] = [
+    Param::Physpages,
+    Param::Swappages,
+    Param::Numproc,
+    Param::Cpuunits,
+    Param::Cpulimit,
+    Param::Cpus,
+    Param::Cpumask,
+    Param::Nodemask,
+    Param::Ioprio,
+    Param::Iolimit,
+    Param::Iopslimit,
+];
+
+/// Sets the limits whose keys changed on a running VE; returns the lines to print.
+pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<Vec<String>> {
+    let Some(cgroup) = open(ve)? else { return Ok(Vec::new()) };
+    let is_changed = |key: &str| changed.iter().any(|change| change.key == key);
+    let params: Vec<Param> = PARAMS.into_iter().filter(|param| is_changed(param.key())).collect();
+    let applied = limits(ve)?.only(&params).apply(&cgroup)?;
+    tell_unenforced(ve, &applied);
+    if is_changed("DEVICES") || is_changed("DEVNODES") {
+        policy(ve).apply(&cgroup)?;
+    }
+    Ok(lines(ve, &params, is_changed("DEVICES")))
+}
+
+fn lines(ve: &Ve<'_>, params: &[Param], devices: bool) -> Vec<String> {
+    let config = &ve.config;
+    let mut lines = Vec::new();
+    if params.iter().any(|p| matches!(p, Param::Physpages | Param::Swappages | Param::Numproc)) {
+        lines.push("UB limits were set successfully".to_owned());
+    }
+    for param in params {
+        lines.push(match param {
+            Param::Cpuunits => format!("Setting CPU units: {}", config.cpuunits().unwrap_or(1000)),
+            Param::Cpulimit => format!("Setting CPU limit: {}", config.cpulimit().unwrap_or(0)),
+            Param::Cpus => format!("Setting CPUs: {}", config.cpus().unwrap_or(0)),
+            Param::Cpumask => format!("Setting CPU mask: {}", config.cpumask().unwrap_or("all")),
+            Param::Nodemask => format!("Setting NUMA node mask: {}", config.nodemask().unwrap_or("all")),
+            Param::Iolimit => match config.iolimit().unwrap_or(0) {
+                0 => "Setting iolimit: 0 (unlimited)".to_owned(),
+                n => format!("Setting iolimit: {n} bytes/sec"),
+            },
+            Param::Iopslimit => format!("Setting iopslimit: {} iops", config.iopslimit().unwrap_or(0)),
+            _ => continue,
+        });
+    }
+    if devices {
+        lines.push("Setting devices".to_owned());
+    }
+    lines
+}

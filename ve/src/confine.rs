@@ -1,0 +1,97 @@
+//! What a VE's processes may do: capabilities, nesting, personality; devices it sees.
+
+use vzconf::{Config, Ctid, DevNode, DeviceRule, Exit};
+use vzsys::launch::{Confinement, Device, DeviceKind};
+use vzsys::seccomp::Nesting;
+
+use crate::error::{Error, Result};
+
+/// Linux's capabilities by number (include/uapi/linux/capability.h), as `--capability` names them.
+const NAMES: [&str; 41] = [
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// Not given unless asked for: they concern the host or its hardware, and guests that see them missing
+/// skip the services that would fail (`ConditionCapability=`).
+const OFF: [&str; 14] = [
+    "SYS_MODULE", "SYS_RAWIO", "SYS_PACCT", "SYS_TIME", "AUDIT_CONTROL", "AUDIT_READ", "MAC_OVERRIDE",
+    "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+];
+
+/// Never given to a privileged VE: with them it owns the host.
+const NEVER: [&str; 2] = ["SYS_MODULE", "SYS_RAWIO"];
+
+fn bit(name: &str) -> Option<u64> {
+    NAMES.iter().position(|known| *known == name).map(|n| 1 << n)
+}
+
+fn mask(names: &[&str]) -> u64 {
+    names.iter().filter_map(|name| bit(name)).sum()
+}
+
+/// The confinement that a VE's configuration asks for.
+#[must_use]
+pub fn confinement(config: &Config, personality_32: bool) -> Confinement {
+    let mut capabilities = mask(&NAMES) & !mask(&OFF);
+    for toggle in config.capability() {
+        // VE_ADMIN was OpenVZ's own; its rights inside are part of the default here.
+        let bit = bit(&toggle.name.to_ascii_uppercase()).unwrap_or(0);
+        if toggle.on {
+            capabilities |= bit;
+        } else {
+            capabilities &= !bit;
+        }
+    }
+    capabilities &= !mask(&NEVER);
+    let nesting =
+        if config.feature("nesting") == Some(true) { Nesting::Allowed } else { Nesting::Refused };
+    Confinement { capabilities, nesting, personality_32 }
+}
+
+/// The nodes of `DEVNODES` (host devices by name) for the VE's `/dev`.
+///
+/// # Errors
+/// Exit 86, naming a device that the host does not have.
+pub fn devices(config: &Config, ctid: Ctid) -> Result<Vec<Device>> {
+    let nodes = config.devnodes();
+    let wanted = nodes.iter().filter(|node| node.access.read || node.access.write);
+    wanted
+        .map(|node| {
+            host_device(&node.name).ok_or_else(|| {
+                let message = format!("container {ctid}: the host has no device /dev/{}", node.name);
+                Error::refused(Exit::SetDevices, message)
+            })
+        })
+        .collect()
+}
+
+/// What the VE may do with the devices of `DEVNODES`.
+#[must_use]
+pub fn device_rules(config: &Config) -> Vec<DeviceRule> {
+    let rule = |node: &DevNode| {
+        let device = host_device(&node.name)?;
+        let kind = match device.kind {
+            DeviceKind::Char => vzconf::DeviceKind::Char,
+            DeviceKind::Block => vzconf::DeviceKind::Block,
+        };
+        Some(DeviceRule { kind, major: device.major, minor: Some(device.minor), access: node.access })
+    };
+    config.devnodes().iter().filter_map(rule).collect()
+}
+
+fn host_device(name: &str) -> Option<Device> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::metadata(format!("/dev/{name}")).ok()?;
+    let kind = match meta.file_type() {
+        t if t.is_char_device() => DeviceKind::Char,
+        t if t.is_block_device() => DeviceKind::Block,
+        _ => return None,
+    };
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    Some(Device { path: name.into(), kind, major, minor, mode: 0o666 })
+}

@@ -1,0 +1,341 @@
+//! `vzctl create`.
+//!
+//! ```text
+//!  mark ─▶ PRIVATE.tmp ─▶ post-create ─▶ CTID.conf ─▶ rename to PRIVATE (COMMIT) ─▶ unmark
+//! ```
+//! The mark `/var/lib/vzctl/creating/CTID` outlives a crash of the host: the next create finds it,
+//! and removes what the killed one had made.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use templates::cache::{Cache, Template};
+use templates::layout::{self, Layout, Wish};
+use vzconf::change::{Changes, Node as ChangeNode};
+use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Paths, Script, names};
+use vzsys::fault;
+
+use crate::error::{Doing, Error, Result};
+use crate::guest;
+use crate::node::Ve;
+use crate::{dismantle, scripts};
+
+/// What to make.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// `--config`: a sample by name.
+    pub sample: Option<String>,
+    /// `--layout`.
+    pub layout: Option<String>,
+    /// `--ostemplate`.
+    pub ostemplate: Option<String>,
+    /// Every other option.
+    pub changes: Changes,
+}
+
+/// Creates a VE from a template.
+///
+/// # Errors
+/// 82 sample, 44 private area exists, 29/91 template, 46 disk space, 48 private area, 131 name,
+/// 21 bad values, 79 script. Nothing is left behind.
+pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
+    roll_back_killed(ve)?;
+    let draft = Draft::new(ve, options)?;
+    let created = build(ve, &draft);
+    if let Err(error) = created {
+        let left = undo(ve, &draft);
+        return Err(error.with_cleanup(left));
+    }
+    ve.say(0, "Container private area was created");
+    Ok(())
+}
+
+/// A checked plan of the new VE; nothing has been touched yet.
+#[derive(Debug)]
+struct Draft {
+    file: ConfFile,
+    config: Config,
+    private: PathBuf,
+    /// A config was there before; it stays when this fails.
+    had_config: bool,
+    /// The private directory was there before, empty.
+    had_private: bool,
+    template: Template,
+    layout: Layout,
+    name: Option<String>,
+}
+
+impl Draft {
+    fn new(ve: &Ve<'_>, options: &Options) -> Result<Self> {
+        let had_config = ve.config.exists();
+        let mut file = sample(ve, options.sample.as_deref(), had_config)?;
+        let base = ve.node.global.with_file(ve.ctid, Some(file.clone()));
+        let node = change_node();
+        options.changes.apply_to(&mut file, &base, ve.ctid, &node)?;
+        let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
+        for warning in config.warnings().iter().chain(options.changes.warnings()) {
+            ve.say(-1, &format!("Warning: {warning}"));
+        }
+        let private = config
+            .ve_private()
+            .ok_or_else(|| Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration"))?;
+        if config.ve_root().is_none() {
+            return Err(Error::refused(Exit::VeRootNotSet, "VE_ROOT is not set in the configuration"));
+        }
+        let had_private = check_private(ve.ctid, &private)?;
+        let name = options.changes.value("name").filter(|name| !name.is_empty()).map(str::to_owned);
+        if let Some(name) = &name {
+            names::check_free(&ve.node.paths, name, ve.ctid)?;
+        }
+        let template = template(ve, options.ostemplate.as_deref(), &config)?;
+        let layout = choose_layout(ve, options, &config, &private)?;
+        warn_of_unenforced_quota(ve, &config);
+        let mut draft = Self { file, config, private, had_config, had_private, template, layout, name };
+        draft.complete(ve)?;
+        Ok(draft)
+    }
+
+    /// The values that every new config records.
+    fn complete(&mut self, ve: &Ve<'_>) -> Result<()> {
+        let default = |key: &str, dir: &str| {
+            ve.node.global.node(key).map_or_else(|| format!("{}/$VEID", ve.node.paths.vz().join(dir).display()), str::to_owned)
+        };
+        for (key, dir) in [("VE_ROOT", "root"), ("VE_PRIVATE", "private")] {
+            if self.file.get(key).is_none() {
+                self.file.set(key, &default(key, dir))?;
+            }
+        }
+        self.file.set("OSTEMPLATE", self.template.name())?;
+        self.file.set("VE_LAYOUT", self.layout.word())?;
+        Ok(())
+    }
+
+    fn temp(&self) -> PathBuf {
+        let mut path = self.private.clone().into_os_string();
+        path.push(".tmp");
+        PathBuf::from(path)
+    }
+}
+
+/// What generated MAC addresses and CPU shares depend on.
+pub(crate) fn change_node() -> ChangeNode {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    // Without an Ethernet device generated addresses depend on the VE and interface alone.
+    let mac = netns::host_mac().ok().flatten().unwrap_or(Mac([0; 6]));
+    ChangeNode { cpus: u32::try_from(cpus).unwrap_or(1), mac }
+}
+
+/// The sample's text, or the config that is there already.
+fn sample(ve: &Ve<'_>, asked: Option<&str>, had_config: bool) -> Result<ConfFile> {
+    let paths = &ve.node.paths;
+    if had_config {
+        let conf = paths.ve_conf(ve.ctid);
+        if asked.is_some() {
+            let message = format!("Container config file {} already exists, can't use --config", conf.display());
+            return Err(Error::refused(Exit::CpConfig, message));
+        }
+        ve.say(-1, &format!("WARNING: config file {} already exists, it will be used", conf.display()));
+        ve.say(-1, "WARNING: no sample was applied to it");
+        return Ok(ConfFile::load(&conf)?);
+    }
+    let Some(name) = asked.or_else(|| ve.node.global.configfile()) else { return Ok(ConfFile::parse("")) };
+    Ok(vzconf::samples::instantiate(paths, name)?)
+}
+
+/// Absent, or an empty directory that is no mount point. Returns whether it was there.
+fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
+    let Ok(mut entries) = fs::read_dir(private) else {
+        if fs::symlink_metadata(private).is_ok() {
+            let message = format!("{} is there and is no directory", private.display());
+            return Err(Error::refused(Exit::FsNewVePrvt, message));
+        }
+        return Ok(false);
+    };
+    if vzsys::mount::is_mount_point(private) {
+        let message = format!("{} is a mount point", private.display());
+        let hint = format!("use a directory in it: vzctl create {ctid} --private {}/private", private.display());
+        return Err(Error::advised(Exit::FsNewVePrvt, message, hint));
+    }
+    if entries.next().is_some() {
+        let message = format!("Private area already exists in {}", private.display());
+        return Err(Error::refused(Exit::FsPrvtAreaExist, message));
+    }
+    Ok(true)
+}
+
+fn template(ve: &Ve<'_>, asked: Option<&str>, config: &Config) -> Result<Template> {
+    let name = asked.or_else(|| config.ostemplate()).or_else(|| ve.node.global.def_ostemplate());
+    let Some(name) = name else {
+        let hint = "give one with --ostemplate; vztmpl list shows what is there";
+        return Err(Error::advised(Exit::VeOstemplateNotSet, "OS template is not specified", hint));
+    };
+    Ok(Cache::open(&config.template_dir()).find(name)?)
+}
+
+fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path) -> Result<Layout> {
+    let word = options.layout.as_deref().or(config.layout()).or(ve.node.global.layout()).unwrap_or("auto");
+    if word.starts_with("ploop") {
+        let hint = "use --layout overlay or simfs, or VE_LAYOUT=auto in vz.conf";
+        return Err(Error::advised(Exit::PloopUnsup, "ploop is not supported by this version", hint));
+    }
+    let wish: Wish = word.parse().map_err(|error: layout::UnknownLayout| {
+        Error::refused(Exit::InvalidValue, format!("Bad parameter for --layout: {error}"))
+    })?;
+    let parent = private.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).doing(Exit::FsNewVePrvt, || format!("cannot create {}", parent.display()))?;
+    let (layout, why) = layout::choose(wish, parent);
+    ve.say(1, &why);
+    Ok(layout)
+}
+
+/// `--dry-run`: what a create would do.
+///
+/// # Errors
+/// As a create would fail in its checks.
+pub fn plan_text(ve: &Ve<'_>, options: &Options) -> Result<String> {
+    let draft = Draft::new(ve, options)?;
+    Ok(format!(
+        "create {} (layout {}) from template {}\nwrite {}:\n{}",
+        draft.private.display(),
+        draft.layout,
+        draft.template.name(),
+        ve.node.paths.ve_conf(ve.ctid).display(),
+        draft.file,
+    ))
+}
+
+/// A limit that is stored and not kept must not look like one that is.
+fn warn_of_unenforced_quota(ve: &Ve<'_>, config: &Config) {
+    if config.disk_quota() && (config.diskspace().is_some() || config.diskinodes().is_some()) {
+        ve.say(1, "Disk limits are stored; this version does not enforce them");
+    }
+}
+
+fn mark_path(paths: &Paths, ctid: Ctid) -> PathBuf {
+    paths.state_dir().join("creating").join(ctid.to_string())
+}
+
+const NEW_CONFIG: &str = "new-config";
+
+fn mark(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
+    let path = mark_path(&ve.node.paths, ve.ctid);
+    let what = || format!("cannot create {}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).doing(Exit::System, what)?;
+    }
+    let state = if draft.had_config { "old-config" } else { NEW_CONFIG };
+    fs::write(&path, state).doing(Exit::System, what)
+}
+
+fn unmark(ve: &Ve<'_>) -> Result<()> {
+    let path = mark_path(&ve.node.paths, ve.ctid);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).doing(Exit::System, || format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a create made that was killed before its COMMIT.
+fn roll_back_killed(ve: &Ve<'_>) -> Result<()> {
+    let Ok(state) = fs::read_to_string(mark_path(&ve.node.paths, ve.ctid)) else { return Ok(()) };
+    let private = ve.private()?;
+    let committed = fs::read_dir(&private).is_ok_and(|mut dir| dir.next().is_some()) && ve.config.exists();
+    if !committed {
+        ve.say(-1, "WARNING: removing what an interrupted create left behind");
+        discard(ve, &PathBuf::from(format!("{}.tmp", private.display())))?;
+        let _ = fs::remove_dir(&private);
+        if state.trim() == NEW_CONFIG {
+            let _ = fs::remove_file(ve.node.paths.ve_conf(ve.ctid));
+        }
+        names::remove_all(&ve.node.paths, ve.ctid)?;
+    }
+    unmark(ve)
+}
+
+fn discard(ve: &Ve<'_>, path: &Path) -> Result<()> {
+    if path.exists() {
+        let trash = layout::discard(path, &ve.node.paths.vz().join("vztmp"))?;
+        vzsys::spawn::in_background(|| layout::sweep(&trash));
+    }
+    Ok(())
+}
+
+fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
+    mark(ve, draft)?;
+    fault::point("create.marked");
+    // The reservation: two creators with different lock directories cannot both have it.
+    if !draft.had_private {
+        fs::create_dir(&draft.private)
+            .doing(Exit::FsNewVePrvt, || format!("cannot create {}", draft.private.display()))?;
+    }
+    if let Some(name) = &draft.name {
+        names::assign(&ve.node.paths, ve.ctid, name, None)?;
+    }
+    ve.say(0, &format!("Creating container private area ({})", draft.template.name()));
+    let temp = draft.temp();
+    discard(ve, &temp)?;
+    fill(ve, draft, &temp)?;
+    fault::point("create.filled");
+    ve.say(0, "Performing postcreate actions");
+    guest::post_create(ve, draft.layout, &temp)?;
+    fault::point("create.postcreate");
+    draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
+    fault::point("create.config");
+    // COMMIT: the private area is there, whole.
+    fs::rename(&temp, &draft.private)
+        .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))?;
+    fault::point("create.committed");
+    if let Err(error) = scripts::run(ve, &ve.node.paths.action_script(Script::Global(vzconf::Action::Create))) {
+        // The admin's script has the last word: the VE is not wanted as it is.
+        let left = discard(ve, &draft.private).err().map(|e| dismantle::describe(&e));
+        return Err(error.with_cleanup(left.into_iter().collect()));
+    }
+    remove_retired(ve);
+    unmark(ve)
+}
+
+fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
+    let cache = Cache::open(&draft.config.template_dir());
+    let what = || format!("cannot create {}", temp.display());
+    match draft.layout {
+        Layout::Overlay => {
+            let base = cache.base(&draft.template)?;
+            fs::create_dir(temp).doing(Exit::FsNewVePrvt, what)?;
+            cache.add_ref(&base, ve.ctid)?;
+            layout::create_overlay(temp, base.path(), base.id())?;
+        }
+        Layout::Simfs => cache.unpack(&draft.template, temp)?,
+    }
+    Ok(())
+}
+
+/// Undoes a failed [`build`]; returns what could not be.
+fn undo(ve: &Ve<'_>, draft: &Draft) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut note = |done: Result<()>| left.extend(done.err().map(|error| dismantle::describe(&error)));
+    note(discard(ve, &draft.temp()));
+    if !draft.had_private {
+        let _ = fs::remove_dir(&draft.private);
+    }
+    if !draft.had_config {
+        let _ = fs::remove_file(ve.node.paths.ve_conf(ve.ctid));
+    }
+    if draft.name.is_some() {
+        note(names::remove_all(&ve.node.paths, ve.ctid).map_err(Error::from));
+    }
+    note(unmark(ve));
+    left
+}
+
+/// `*.destroyed` files of an earlier VE of this number.
+fn remove_retired(ve: &Ve<'_>) {
+    let paths = &ve.node.paths;
+    let scripts = vzconf::Action::ALL.map(|action| paths.action_script(Script::Ve(ve.ctid, action)));
+    for path in scripts.into_iter().chain([paths.ve_conf(ve.ctid)]) {
+        let mut retired = path.into_os_string();
+        retired.push(".destroyed");
+        let _ = fs::remove_file(retired);
+    }
+}

@@ -1,0 +1,95 @@
+//! `vzctl destroy`.
+
+use std::fs;
+use std::path::Path;
+
+use templates::layout;
+use vzconf::{Action, Exit, Script};
+use vzsys::fault;
+
+use crate::dismantle;
+use crate::error::{Doing, Error, Result};
+use crate::ids;
+use crate::node::Ve;
+
+/// Destroys a stopped VE: its private area goes at once out of the way and is deleted in the
+/// background; its config and scripts stay as `*.destroyed`.
+///
+/// # Errors
+/// 32 running, 41 mounted, 52 when the private area cannot be moved away.
+pub fn destroy(ve: &Ve<'_>) -> Result<()> {
+    if ve.running().is_some() {
+        let hint = format!("vzctl stop {}", ve.ctid);
+        return Err(Error::advised(Exit::VeRunning, "Container is currently running. Stop it first.", hint));
+    }
+    dismantle::mend(ve)?;
+    if ve.mounted() {
+        let hint = format!("vzctl umount {}", ve.ctid);
+        return Err(Error::advised(Exit::FsMounted, "Container is currently mounted (umount first)", hint));
+    }
+    let private = ve.private()?;
+    ve.say(0, &format!("Destroying container private area: {}", private.display()));
+    let trash = remove_private(ve, &private)?;
+    fault::point("destroy.private");
+    retire_config(ve)?;
+    fault::point("destroy.config");
+    vzconf::names::remove_all(&ve.node.paths, ve.ctid)?;
+    if let Some(dump) = ve.config.dump_file() {
+        remove_dump(&dump)?;
+    }
+    let _ = ve.root().map(fs::remove_dir);
+    let _ = fs::remove_file(ve.node.paths.state_dir().join("veip").join(ve.ctid.to_string()));
+    ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
+    ve.say(0, "Container private area was destroyed");
+    if let Some(trash) = trash {
+        vzsys::spawn::in_background(|| layout::sweep(&trash));
+    }
+    Ok(())
+}
+
+/// Returns where the area waits for its deletion. A symbolic link is removed alone: what it points to
+/// was put there by the admin.
+fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<std::path::PathBuf>> {
+    let meta = match fs::symlink_metadata(private) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).doing(Exit::FsDelPrvt, || format!("cannot read {}", private.display())),
+    };
+    if meta.is_symlink() {
+        let target = fs::read_link(private).unwrap_or_default();
+        fs::remove_file(private).doing(Exit::FsDelPrvt, || format!("cannot remove {}", private.display()))?;
+        ve.say(-1, &format!("WARNING: {} was a symbolic link; remove {} yourself", private.display(), target.display()));
+        return Ok(None);
+    }
+    let base = layout::base_of(private).ok().flatten();
+    let trash = layout::discard(private, &ve.node.paths.vz().join("vztmp"))?;
+    if let Some(record) = base {
+        templates::cache::drop_ref(&ve.config.template_dir(), &record.base, ve.ctid);
+    }
+    Ok(Some(trash))
+}
+
+fn retire_config(ve: &Ve<'_>) -> Result<()> {
+    let paths = &ve.node.paths;
+    let scripts = Action::ALL.map(|action| paths.action_script(Script::Ve(ve.ctid, action)));
+    for path in scripts.into_iter().chain([paths.ve_conf(ve.ctid)]) {
+        let mut retired = path.clone().into_os_string();
+        retired.push(".destroyed");
+        match fs::rename(&path, &retired) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).doing(Exit::System, || format!("cannot rename {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_dump(dump: &Path) -> Result<()> {
+    let done = match fs::symlink_metadata(dump) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(dump),
+        Ok(_) => fs::remove_file(dump),
+        Err(_) => return Ok(()),
+    };
+    done.doing(Exit::System, || format!("cannot remove the dump {}", dump.display()))
+}

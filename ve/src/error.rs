@@ -1,0 +1,156 @@
+//! Why a verb could not do what it was asked.
+
+use std::path::PathBuf;
+
+use templates::layout::LayoutError;
+use vzconf::{Ctid, Exit};
+use vzsys::SysError;
+use vzsys::launch::{LaunchError, Stage};
+
+/// The result of a verb.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A verb's failure; [`Error::exit`] is what vzctl exits with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The state of the VE or of the node forbids it. `message` is a sentence that scripts know.
+    #[error("{message}")]
+    Refused {
+        /// The fixed sentence.
+        message: String,
+        /// What to do about it, for people.
+        hint: Option<String>,
+        /// The exit code.
+        exit: Exit,
+    },
+    /// Configuration, names, locks.
+    #[error(transparent)]
+    Conf(#[from] vzconf::Error),
+    /// The private area or its mount.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] netns::Error),
+    /// The cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] beancounters::Error),
+    /// The template cache or an archive.
+    #[error(transparent)]
+    Cache(#[from] templates::cache::Error),
+    /// The guest's own files.
+    #[error("cannot set up the files of container {ctid}")]
+    Guest {
+        /// Whose.
+        ctid: Ctid,
+        /// Why.
+        #[source]
+        source: templates::dist::DistError,
+    },
+    /// Init could not be launched.
+    #[error("cannot start container {ctid}")]
+    Launch {
+        /// Whose.
+        ctid: Ctid,
+        /// The stage and why.
+        #[source]
+        source: LaunchError,
+    },
+    /// An action script failed.
+    #[error("action script {} {how}", path.display())]
+    Script {
+        /// The script.
+        path: PathBuf,
+        /// `returned 3`, `was killed by signal 9`, …
+        how: String,
+    },
+    /// A system call failed.
+    #[error("{what}")]
+    Call {
+        /// What was being done, to what.
+        what: String,
+        /// The call.
+        #[source]
+        source: SysError,
+        /// The exit code.
+        exit: Exit,
+    },
+    /// The cause, and what could not be undone after it.
+    #[error("{cause}; not cleaned up: {}", cleanup.join("; "))]
+    CleanupFailed {
+        /// The cause.
+        #[source]
+        cause: Box<Error>,
+        /// What is left behind.
+        cleanup: Vec<String>,
+    },
+}
+
+impl Error {
+    /// vzctl's exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Refused { exit, .. } => *exit,
+            Self::Conf(error) => error.exit(),
+            Self::Layout(error) => error.exit(),
+            Self::Net(error) => error.exit(),
+            Self::Cgroup(error) => error.exit(),
+            Self::Cache(error) => error.exit(),
+            Self::Guest { source, .. } => source.exit(),
+            Self::Launch { source, .. } if source.stage == Stage::FindInit => Exit::FsBadTmpl,
+            Self::Launch { .. } => Exit::EnvCreate,
+            Self::Script { .. } => Exit::ActionScript,
+            Self::Call { source, .. } if source.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::Call { exit, .. } => *exit,
+            Self::CleanupFailed { cause, .. } => cause.exit(),
+        }
+    }
+
+    /// Advice for a person, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused { hint, .. } => hint.as_deref(),
+            Self::CleanupFailed { cause, .. } => cause.hint(),
+            _ => None,
+        }
+    }
+
+    /// A refusal by its fixed sentence.
+    pub(crate) fn refused(exit: Exit, message: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), hint: None, exit }
+    }
+
+    /// The same with advice.
+    pub(crate) fn advised(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), hint: Some(hint.into()), exit }
+    }
+
+    /// The cause with what could not be undone; unchanged when all was.
+    pub(crate) fn with_cleanup(self, cleanup: Vec<String>) -> Self {
+        if cleanup.is_empty() { self } else { Self::CleanupFailed { cause: Box::new(self), cleanup } }
+    }
+}
+
+/// Gives a failed system call its purpose and exit code.
+pub(crate) trait Doing<T> {
+    fn doing(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Doing<T> for std::result::Result<T, SysError> {
+    fn doing(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Call { what: what(), source, exit })
+    }
+}
+
+impl<T> Doing<T> for std::io::Result<T> {
+    fn doing(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| {
+            let what = what();
+            let source = SysError::from_io("io", &what, &error);
+            Error::Call { what, source, exit }
+        })
+    }
+}

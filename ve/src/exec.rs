@@ -1,0 +1,184 @@
+//! `vzctl exec`, `exec2`, `exec3`, `enter`, and scripts in a running VE.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use vzconf::{Ctid, Exit};
+use vzsys::join::{self, JoinError, Program, Session, Stdio, Target};
+use vzsys::launch::Confinement;
+use vzsys::process::{Ended, PidFd};
+
+use crate::cgroup::{self, JoinPoints};
+use crate::error::{Doing, Error, Result};
+use crate::node::Ve;
+use crate::scripts::PATH;
+use crate::session::{self, Input};
+
+/// How long an init that was never released may take to go.
+const ENDS: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What `exec` runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// The words, joined by blanks, for the VE's shell (`exec`, `exec2`).
+    Shell(Vec<OsString>),
+    /// The program and its arguments as they are (`exec3`).
+    Direct(Vec<OsString>),
+}
+
+/// A VE's init and all that is needed to run a program beside it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    init: PidFd,
+    points: JoinPoints,
+    confinement: Confinement,
+    user_namespace: bool,
+}
+
+impl Door {
+    pub(crate) fn new(init: PidFd, points: JoinPoints, confinement: Confinement, user_namespace: bool) -> Self {
+        Self { init, points, confinement, user_namespace }
+    }
+
+    /// The door of a running VE.
+    pub(crate) fn open(ve: &Ve<'_>) -> Result<Self> {
+        let state = ve.must_run()?;
+        let gone = || Error::refused(Exit::VeNotRunning, "Container is not running");
+        let init = state.init.open().doing(Exit::System, || entering(ve.ctid))?.ok_or_else(gone)?;
+        let points = cgroup::join_points(ve)?;
+        Ok(Self::new(init, points, state.confinement, state.ids.is_some()))
+    }
+
+    /// Waits until the VE's init has ended.
+    pub(crate) fn wait_ended(&self) -> Result<()> {
+        let ended = self.init.wait_ended(Some(ENDS));
+        ended.map(drop).doing(Exit::System, || "cannot wait for the end of the container".to_owned())
+    }
+
+    fn run(&self, program: &Program, stdio: Stdio) -> std::result::Result<Session, JoinError> {
+        let target = Target {
+            init: &self.init,
+            cgroup_tasks: &self.points.tasks,
+            cgroup_unified: self.points.unified.as_ref().map(AsFd::as_fd),
+            confinement: &self.confinement,
+            user_namespace: self.user_namespace,
+        };
+        join::run(&target, program, stdio)
+    }
+}
+
+fn entering(ctid: Ctid) -> String {
+    format!("cannot enter container {ctid}")
+}
+
+fn refused(ctid: Ctid) -> impl FnOnce(JoinError) -> Error {
+    move |error| match error {
+        JoinError::Call(source) => Error::Call { what: entering(ctid), source, exit: Exit::System },
+        JoinError::Exec { error, .. } => {
+            Error::refused(Exit::FsBadTmpl, format!("cannot run the program in container {ctid}: {error}"))
+        }
+        other => Error::refused(Exit::System, format!("container {ctid}: {other}")),
+    }
+}
+
+fn plain_environment() -> Vec<String> {
+    vec!["HOME=/".to_owned(), "TERM=linux".to_owned(), format!("PATH={PATH}")]
+}
+
+/// Lossy on purpose nowhere: a byte string that is not UTF-8 cannot be carried, and says so.
+fn words(argv: &[OsString]) -> Result<Vec<String>> {
+    argv.iter()
+        .map(|word| {
+            String::from_utf8(word.as_bytes().to_vec())
+                .map_err(|_| Error::refused(Exit::InvalidValue, "the command line is not valid UTF-8"))
+        })
+        .collect()
+}
+
+/// The shell's command string: words joined by blanks, an empty one as `''`.
+fn shell_line(argv: &[String]) -> String {
+    let quoted: Vec<&str> = argv.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
+    quoted.join(" ") + " "
+}
+
+fn program(what: &What) -> Result<Program> {
+    let candidates = match what {
+        What::Direct(argv) => {
+            let argv = words(argv)?;
+            vec![(argv.first().cloned().unwrap_or_default(), argv)]
+        }
+        What::Shell(argv) => {
+            let argv = words(argv)?;
+            let shell = |name: &str| match argv.first().map(String::as_str) {
+                Some("-") => vec![name.to_owned()],
+                _ => vec![name.to_owned(), "-c".to_owned(), shell_line(&argv)],
+            };
+            vec![("/bin/bash".to_owned(), shell("bash")), ("/bin/sh".to_owned(), shell("sh"))]
+        }
+    };
+    Ok(Program { candidates, environment: plain_environment() })
+}
+
+/// Runs a command with our standard files connected through pipes, and waits for it.
+///
+/// # Errors
+/// 31 not running, 47 no such program or shell, 3 cannot enter.
+pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
+    let door = Door::open(ve)?;
+    let program = program(what)?;
+    let failed = || entering(ve.ctid);
+    let signals = session::catch_signals().doing(Exit::System, failed)?;
+    let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
+    let session = door.run(&program, Stdio::Files(theirs)).map_err(refused(ve.ctid))?;
+    session::carry(&session, ours, Input::Ours, &signals).doing(Exit::System, failed)
+}
+
+/// Feeds a script to the VE's shell, output to ours, and waits for it.
+///
+/// # Errors
+/// As [`exec`].
+pub(crate) fn feed_script(ctid: Ctid, door: &Door, script: &[u8]) -> Result<Ended> {
+    let program = program(&What::Shell(vec!["-".into()]))?;
+    let failed = || entering(ctid);
+    let signals = session::catch_signals().doing(Exit::System, failed)?;
+    let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
+    let session = door.run(&program, Stdio::Files(theirs)).map_err(refused(ctid))?;
+    session::carry(&session, ours, Input::Bytes(script), &signals).doing(Exit::System, failed)
+}
+
+/// Runs a program silently, such as the guest's own `halt`.
+pub(crate) fn run_quietly(ctid: Ctid, door: &Door, argv: &[String]) -> Result<Session> {
+    let name = argv.first().cloned().unwrap_or_default();
+    let program = Program { candidates: vec![(name, argv.to_vec())], environment: plain_environment() };
+    let files = session::nothing().doing(Exit::System, || entering(ctid))?;
+    door.run(&program, Stdio::Files(files)).map_err(refused(ctid))
+}
+
+/// Opens an interactive shell of the VE on a terminal of its own; `typed` is entered into it first.
+///
+/// # Errors
+/// 31 not running, 47 no shell, 3 cannot enter.
+pub fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<Ended> {
+    let door = Door::open(ve)?;
+    let term = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
+    let mut environment = vec![format!("PATH={PATH}")];
+    for entry in ["HISTFILE=/dev/null", "USER=root", "HOME=/root", "LOGNAME=root"] {
+        environment.push(entry.to_owned());
+    }
+    environment.push(format!("TERM={term}"));
+    let shells = [("/bin/bash", "-bash"), ("/bin/sh", "-sh")];
+    let candidates = shells.map(|(file, name)| (file.to_owned(), vec![name.to_owned()])).to_vec();
+    let line = match typed {
+        Some(argv) => words(argv)?.join(" ") + "\n",
+        None => String::new(),
+    };
+    let failed = || entering(ve.ctid);
+    let signals = session::catch_signals().doing(Exit::System, failed)?;
+    let session =
+        door.run(&Program { candidates, environment }, Stdio::Terminal).map_err(refused(ve.ctid))?;
+    ve.say(0, &format!("entered into CT {}", ve.ctid));
+    let ended = session::converse(&session, line.as_bytes(), &signals).doing(Exit::System, failed)?;
+    ve.say(0, &format!("exited from CT {}", ve.ctid));
+    Ok(ended)
+}

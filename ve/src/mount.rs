@@ -1,0 +1,159 @@
+//! `vzctl mount` and `umount`: the root of a VE on the host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use templates::layout;
+use vzconf::{Action, Exit};
+use vzsys::idmap::IdRange;
+use vzsys::mount::{self as mounts, MountGuard, is_mount_point};
+
+use crate::error::{Doing, Error, Result};
+use crate::node::Ve;
+use crate::scripts::{self, Order};
+
+/// What `mount` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounted {
+    /// It is mounted now.
+    Now,
+    /// It was mounted before.
+    Already,
+}
+
+/// Mounts the root of a stopped VE, with the ids as they are on disk, for the admin to work in.
+///
+/// # Errors
+/// 43 no private area, 49 no mount point, 50 not mounted, 79 script.
+pub fn mount(ve: &Ve<'_>) -> Result<Mounted> {
+    if ve.mounted() {
+        return Ok(Mounted::Already);
+    }
+    mount_root(ve, None)?.keep();
+    Ok(Mounted::Now)
+}
+
+/// Mounts the root with its scripts around it; undone on drop.
+pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard> {
+    let (private, root) = (ve.private()?, ve.root()?);
+    scripts::on_host(ve, Action::Premount, Order::NodeFirst)?;
+    let private = ve.existing_private().map(|_| private)?;
+    fs::create_dir_all(&root)
+        .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
+    let kind = ve.layout(&private)?;
+    let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids)?;
+    vzsys::fault::point("mount.mounted");
+    match scripts::on_host(ve, Action::Mount, Order::NodeFirst) {
+        Ok(()) => Ok(guard),
+        Err(error) => Err(error.with_cleanup(guard.unmount().err().map(|e| e.to_string()).into_iter().collect())),
+    }
+}
+
+/// Unmounts the root of a stopped VE and all that is mounted below it.
+///
+/// # Errors
+/// 40 not mounted, 32 running, 51 busy, 79 script (the root stays mounted).
+pub fn umount(ve: &Ve<'_>) -> Result<()> {
+    if ve.running().is_some() {
+        let hint = format!("vzctl stop {}", ve.ctid);
+        return Err(Error::advised(Exit::VeRunning, "Container is running -- stop it first", hint));
+    }
+    if !ve.mounted() {
+        return Err(Error::refused(Exit::FsNotMounted, "CT is not mounted"));
+    }
+    umount_root(ve, Busy::Refuse)
+}
+
+/// What to do with a root that somebody on the host still uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// Fail: the admin is working in it.
+    Refuse,
+    /// Take it out of sight; it goes when its last user goes. The VE has ended, and must be able to
+    /// start again whoever sits in its directory.
+    Detach,
+}
+
+/// Unmounts with scripts; a root that is not mounted is no error.
+pub(crate) fn umount_root(ve: &Ve<'_>, busy: Busy) -> Result<()> {
+    let root = ve.root()?;
+    if is_mount_point(&root) {
+        scripts::on_host(ve, Action::Umount, Order::VeFirst)?;
+        let unmounted = umount_tree(&root, busy);
+        scripts::on_host(ve, Action::Postumount, Order::VeFirst)?;
+        unmounted?;
+    }
+    Ok(())
+}
+
+/// Unmounts what is mounted at and below `root`, last mounted first.
+fn umount_tree(root: &Path, busy: Busy) -> Result<()> {
+    let failed = || format!("cannot unmount {}", root.display());
+    // Several mounts may be stacked on one another.
+    while is_mount_point(root) {
+        for path in below(root)? {
+            let done = match busy {
+                Busy::Refuse => mounts::umount(&path),
+                Busy::Detach => mounts::umount_lazy(&path),
+            };
+            done.doing(Exit::FsCantUmount, failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mount points at and below `root` from the mount table, last first; `root` itself always.
+fn below(root: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")
+        .doing(Exit::FsCantUmount, || "cannot read the mount table".to_owned())?;
+    let canonical = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let mut paths = parse_below(&table, &canonical);
+    if paths.is_empty() {
+        paths.push(canonical);
+    }
+    Ok(paths)
+}
+
+fn parse_below(table: &str, root: &Path) -> Vec<PathBuf> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut paths: Vec<PathBuf> = points.filter(|path| path.starts_with(root)).collect();
+    paths.reverse();
+    paths
+}
+
+/// The kernel writes blanks, tabs, newlines and backslashes of paths as `\ooo`.
+fn unescape(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let octal = bytes.get(i + 1..i + 4).and_then(|o| std::str::from_utf8(o).ok());
+        match octal.filter(|_| bytes[i] == b'\\').and_then(|o| u8::from_str_radix(o, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                i += 4;
+            }
+            None => {
+                out.push(bytes[i]);
+                i += 1;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_root_come_last_first_and_its_neighbours_do_not() {
+        let table = "1 0 8:1 / / rw - ext4 a rw\n\
+            2 1 0:5 / /vz/root/101 rw - overlay o rw\n\
+            3 2 0:6 / /vz/root/101/a\\040b rw - tmpfs t rw\n\
+            4 1 0:7 / /vz/root/1010 rw - overlay o rw\n";
+        let paths = parse_below(table, Path::new("/vz/root/101"));
+        assert_eq!(paths, [PathBuf::from("/vz/root/101/a b"), PathBuf::from("/vz/root/101")]);
+    }
+}

@@ -1,0 +1,41 @@
+//! A VE's network, as the verbs use it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use netns::{Devices, NetGuard, NetParams, NetPlan};
+use vzconf::Exit;
+use vzsys::process;
+
+use crate::error::{Doing, Result};
+use crate::node::Ve;
+use crate::state::State;
+
+/// Plumbs the VE's devices, addresses and routes; undone on drop unless committed.
+pub(crate) fn attach(ve: &Ve<'_>, netns: BorrowedFd<'_>) -> Result<NetGuard> {
+    let plan = NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?;
+    let addresses = ve.config.ip_addresses();
+    if !addresses.is_empty() {
+        let list: Vec<String> = addresses.iter().map(|ip| ip.addr.to_string()).collect();
+        ve.say(0, &format!("Adding IP address(es): {}", list.join(" ")));
+    }
+    Ok(netns::attach(&plan, netns)?)
+}
+
+/// Removes all that the VE has on the host's network; gone already is no error.
+pub(crate) fn detach(ve: &Ve<'_>, devices: Devices) -> Result<()> {
+    Ok(netns::detach(ve.ctid, &ve.node.paths, devices)?)
+}
+
+/// Tells the networks around where the VE's addresses are now. In the background: it takes longer than
+/// the start, and nobody waits for it.
+pub(crate) fn announce(plan: NetPlan) {
+    if !plan.steps().is_empty() {
+        vzsys::spawn::in_background(|| drop(netns::announce(&plan)));
+    }
+}
+
+/// The network namespace of a running VE.
+pub(crate) fn namespace(ve: &Ve<'_>, state: &State) -> Result<OwnedFd> {
+    process::namespace(state.init.pid, "net")
+        .doing(Exit::System, || format!("cannot open the network of container {}", ve.ctid))
+}

@@ -1,0 +1,192 @@
+//! The host, and one VE on it, as a verb sees them.
+
+use std::path::{Path, PathBuf};
+
+use templates::layout::Layout;
+use vzconf::{Config, Ctid, Exit, Lock, Paths, Status};
+use vzsys::mount::is_mount_point;
+
+use crate::error::{Error, Result};
+use crate::state::State;
+
+/// Takes a line of progress: its level (0 is shown by default, 1 with `--verbose`, -1 is a warning that
+/// goes to standard error) and its text.
+pub type Say = Box<dyn Fn(i32, &str)>;
+
+/// The host.
+pub struct Node {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// `vz.conf`.
+    pub global: Config,
+    /// This program, which monitors execute when their VE has ended.
+    pub vzctl: PathBuf,
+    /// The monitor program.
+    pub vzmon: PathBuf,
+    /// Where lines of progress go.
+    pub say: Say,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("paths", &self.paths).field("vzmon", &self.vzmon).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// This host. `vzmon` is found beside `vzctl`, or where `make install` puts it.
+    ///
+    /// # Errors
+    /// Exit 10 without a readable `vz.conf`.
+    pub fn open(paths: Paths, say: Say) -> Result<Self> {
+        let global = Config::global(&paths)?;
+        let vzctl = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vzctl"));
+        let vzmon = find_vzmon(&vzctl);
+        Ok(Self { paths, global, vzctl, vzmon, say })
+    }
+
+    /// A VE by number or name.
+    ///
+    /// # Errors
+    /// Exit 21 for what is neither; 3 when its config cannot be read.
+    pub fn find(&self, word: &str) -> Result<Ve<'_>> {
+        self.ve(vzconf::names::resolve(&self.paths, word)?)
+    }
+
+    /// A VE by number.
+    ///
+    /// # Errors
+    /// When its config cannot be read.
+    pub fn ve(&self, ctid: Ctid) -> Result<Ve<'_>> {
+        Ok(Ve { node: self, ctid, config: self.global.for_ve(ctid)? })
+    }
+
+    /// `TEMPLATE/base`: unpacked templates.
+    #[must_use]
+    pub fn bases(&self) -> PathBuf {
+        self.global.template_dir().join("base")
+    }
+}
+
+fn find_vzmon(vzctl: &Path) -> PathBuf {
+    let dir = vzctl.parent().unwrap_or(Path::new("/usr/sbin"));
+    let places = [dir.join("vzmon"), dir.join("../lib/vz/vzmon"), dir.join("../libexec/vz/vzmon")];
+    let known = [PathBuf::from("/usr/lib/vz/vzmon"), PathBuf::from("/usr/libexec/vz/vzmon")];
+    places.iter().chain(&known).find(|path| path.is_file()).unwrap_or(&known[0]).clone()
+}
+
+/// One VE.
+#[derive(Debug)]
+pub struct Ve<'n> {
+    /// The host.
+    pub node: &'n Node,
+    /// Its number.
+    pub ctid: Ctid,
+    /// Its configuration, all sources merged.
+    pub config: Config,
+}
+
+impl<'n> Ve<'n> {
+    /// Takes the VE's lock for as long as the value lives.
+    ///
+    /// # Errors
+    /// Exit 9 when somebody has it.
+    pub fn lock(&self, doing: &str) -> Result<Lock> {
+        Ok(Lock::acquire_as(&self.node.global.lock_dir(), self.ctid, doing)?)
+    }
+
+    /// The private area.
+    ///
+    /// # Errors
+    /// Exit 23 when VE_PRIVATE is not set.
+    pub fn private(&self) -> Result<PathBuf> {
+        self.config
+            .ve_private()
+            .ok_or_else(|| Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration"))
+    }
+
+    /// The private area, which must be there.
+    ///
+    /// # Errors
+    /// Exit 23 or 43.
+    pub fn existing_private(&self) -> Result<PathBuf> {
+        let private = self.private()?;
+        if private.is_dir() {
+            return Ok(private);
+        }
+        let message = format!("Container private area {} does not exist", private.display());
+        let hint = format!("create it with: vzctl create {}", self.ctid);
+        Err(Error::advised(Exit::FsNoPrvt, message, hint))
+    }
+
+    /// Where the root is mounted.
+    ///
+    /// # Errors
+    /// Exit 22 when VE_ROOT is not set.
+    pub fn root(&self) -> Result<PathBuf> {
+        self.config
+            .ve_root()
+            .ok_or_else(|| Error::refused(Exit::VeRootNotSet, "VE_ROOT is not set in the configuration"))
+    }
+
+    /// `/run/vz/CTID`.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.node.paths.run_dir(self.ctid)
+    }
+
+    /// The state of the VE if it runs.
+    #[must_use]
+    pub fn running(&self) -> Option<State> {
+        State::load(&self.run_dir()).filter(State::alive)
+    }
+
+    /// The same, or the refusal that everybody knows.
+    ///
+    /// # Errors
+    /// Exit 31.
+    pub fn must_run(&self) -> Result<State> {
+        self.running().ok_or_else(|| {
+            let hint = format!("start it with: vzctl start {}", self.ctid);
+            Error::advised(Exit::VeNotRunning, "Container is not running", hint)
+        })
+    }
+
+    /// Whether its root is mounted.
+    #[must_use]
+    pub fn mounted(&self) -> bool {
+        self.config.ve_root().is_some_and(|root| is_mount_point(&root))
+    }
+
+    /// The layout of its private area.
+    ///
+    /// # Errors
+    /// Exit 21 for a word that is none.
+    pub fn layout(&self, private: &Path) -> Result<Layout> {
+        use templates::layout::Wish;
+        match self.config.layout().map(str::parse::<Wish>) {
+            Some(Ok(Wish::Only(layout))) => Ok(layout),
+            Some(Err(error)) => Err(Error::refused(Exit::InvalidValue, error.to_string())),
+            Some(Ok(Wish::Auto)) | None => Ok(Layout::detect(private)),
+        }
+    }
+
+    /// What `vzctl status` says.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let private = self.config.ve_private().is_some_and(|path| path.is_dir());
+        let running = self.running().is_some();
+        Status {
+            ctid: self.ctid,
+            exists: private && self.config.exists(),
+            mounted: self.mounted(),
+            running,
+            suspended: !running && self.config.dump_file().is_some_and(|path| path.exists()),
+        }
+    }
+
+    /// A line of progress.
+    pub fn say(&self, level: i32, text: &str) {
+        (self.node.say)(level, text);
+    }
+}

@@ -1,0 +1,322 @@
+//! Programs in a running VE: pipes or a terminal between them and us.
+
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use vzsys::join::Session;
+use vzsys::process::Ended;
+use vzsys::{Call, Result, SysError};
+
+/// Pipes of a session: our ends and the program's.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// Three pipes; the second value is what the program gets as its standard files.
+pub(crate) fn pipes() -> Result<(Pipes, [OwnedFd; 3])> {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call("pipe2", || "");
+    let ((in_r, in_w), (out_r, out_w), (err_r, err_w)) = (pipe()?, pipe()?, pipe()?);
+    for fd in [&in_w, &out_r, &err_r] {
+        set_nonblocking(fd.as_fd())?;
+    }
+    Ok((Pipes { stdin: in_w, stdout: out_r, stderr: err_r }, [in_r, out_w, err_w]))
+}
+
+fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd).call("fcntl", || "F_GETFL")?;
+    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).call("fcntl", || "F_SETFL")
+}
+
+/// Signals that end us are for the program instead: what is typed at our terminal is meant for it.
+/// Blocked first, so that none is lost between here and the poll.
+pub(crate) fn catch_signals() -> Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGWINCH] {
+        set.add(signal);
+    }
+    set.thread_block().call("sigprocmask", || "SIG_BLOCK")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", || "")
+}
+
+/// Where the program's input comes from.
+#[derive(Debug)]
+pub(crate) enum Input<'a> {
+    /// Our own standard input, while it is open.
+    Ours,
+    /// These bytes, then the end.
+    Bytes(&'a [u8]),
+}
+
+/// Carries bytes between us and the program until it has ended; what it wrote by then is passed on.
+/// A background process that keeps its output open does not hold us.
+pub(crate) fn carry(session: &Session, pipes: Pipes, input: Input<'_>, signals: &SignalFd) -> Result<Ended> {
+    let ours = rustix::stdio::stdin();
+    let mut carrier = Carrier {
+        stdin: Some(pipes.stdin),
+        pending: match input {
+            Input::Ours => Vec::new(),
+            Input::Bytes(bytes) => bytes.to_vec(),
+        },
+        more: matches!(input, Input::Ours),
+        outputs: [
+            Some((pipes.stdout, rustix::stdio::stdout())),
+            Some((pipes.stderr, rustix::stdio::stderr())),
+        ],
+    };
+    loop {
+        let ready = carrier.wait(session, ours, signals)?;
+        if ready.signal {
+            pass_signals(session, signals);
+        }
+        carrier.feed(ours, ready.input, ready.stdin);
+        carrier.drain(ready.outputs);
+        if ready.ended {
+            while carrier.drain([true, true]) {}
+            return session.process.reap();
+        }
+    }
+}
+
+struct Carrier<'a> {
+    stdin: Option<OwnedFd>,
+    pending: Vec<u8>,
+    more: bool,
+    outputs: [Option<(OwnedFd, BorrowedFd<'a>)>; 2],
+}
+
+#[derive(Default)]
+struct Ready {
+    ended: bool,
+    signal: bool,
+    input: bool,
+    stdin: bool,
+    outputs: [bool; 2],
+}
+
+impl Carrier<'_> {
+    fn wait(&self, session: &Session, ours: BorrowedFd<'_>, signals: &SignalFd) -> Result<Ready> {
+        let signals = signals.as_fd();
+        let want = |yes: bool, flags| if yes { flags } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(&session.process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let mut index = [None; 4];
+        // Input is taken only as fast as the program reads: what follows us in a script keeps its share.
+        let read_ours = self.stdin.is_some() && self.more && self.pending.is_empty();
+        if read_ours {
+            index[0] = Some(fds.len());
+            fds.push(PollFd::from_borrowed_fd(ours, PollFlags::IN));
+        }
+        if let Some(stdin) = &self.stdin {
+            index[1] = Some(fds.len());
+            fds.push(PollFd::new(stdin, want(!self.pending.is_empty(), PollFlags::OUT)));
+        }
+        for (i, output) in self.outputs.iter().enumerate() {
+            if let Some((fd, _)) = output {
+                index[2 + i] = Some(fds.len());
+                fds.push(PollFd::new(fd, PollFlags::IN));
+            }
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new("poll", "session", errno)),
+        }
+        let at = |i: Option<usize>| i.is_some_and(|i| !fds[i].revents().is_empty());
+        Ok(Ready {
+            ended: at(Some(0)),
+            signal: at(Some(1)),
+            input: at(index[0]),
+            stdin: at(index[1]),
+            outputs: [at(index[2]), at(index[3])],
+        })
+    }
+
+    fn feed(&mut self, ours: BorrowedFd<'_>, input: bool, stdin: bool) {
+        if input {
+            let mut buffer = vec![0_u8; 65536];
+            match rustix::io::read(ours, &mut buffer) {
+                Ok(0) | Err(_) => self.more = false,
+                Ok(n) => self.pending.extend_from_slice(&buffer[..n]),
+            }
+        }
+        let Some(fd) = &self.stdin else { return };
+        if (input || stdin) && !self.pending.is_empty() {
+            match rustix::io::write(fd, &self.pending) {
+                Ok(n) => drop(self.pending.drain(..n)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => self.stdin = None,
+            }
+        } else if stdin {
+            // The program has closed its input.
+            self.stdin = None;
+        }
+        if self.pending.is_empty() && !self.more {
+            self.stdin = None;
+        }
+    }
+
+    /// Passes on what is there; `true` while there may be more.
+    fn drain(&mut self, ready: [bool; 2]) -> bool {
+        let mut moved = false;
+        for (output, ready) in self.outputs.iter_mut().zip(ready) {
+            let Some((from, to)) = output else { continue };
+            if !ready {
+                continue;
+            }
+            let mut buffer = vec![0_u8; 65536];
+            match rustix::io::read(&*from, &mut buffer) {
+                Ok(n) if n > 0 => {
+                    moved = true;
+                    if !write_all(*to, &buffer[..n]) {
+                        *output = None;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok(_) | Err(_) => *output = None,
+            }
+        }
+        moved
+    }
+}
+
+/// Writes all of it, also to a non-blocking file; `false` when nobody reads it any more.
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::from_borrowed_fd(to, PollFlags::OUT)], None);
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Passes signals to the program's process group (it leads a session of its own). `true` when the
+/// terminal changed its size.
+fn pass_signals(session: &Session, signals: &SignalFd) -> bool {
+    let mut resized = false;
+    while let Ok(Some(info)) = signals.read_signal() {
+        match i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok()) {
+            Some(Signal::SIGWINCH) => resized = true,
+            Some(signal) => drop(kill(Pid::from_raw(-session.pid), signal)),
+            None => {}
+        }
+    }
+    resized
+}
+
+/// Takes the signals that came; `true` when none asked us to end.
+pub(crate) fn only_resized(signals: &SignalFd) -> bool {
+    let mut only = true;
+    while let Ok(Some(info)) = signals.read_signal() {
+        only &= i32::try_from(info.ssi_signo) == Ok(Signal::SIGWINCH as i32);
+    }
+    only
+}
+
+/// Our terminal in raw mode; put back on drop.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    pub(crate) fn enter() -> Option<Self> {
+        let before = tcgetattr(rustix::stdio::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Copies the settings and size of our terminal to the program's.
+fn copy_terminal(master: &OwnedFd) {
+    if let Ok(settings) = tcgetattr(rustix::stdio::stdin()) {
+        let _ = tcsetattr(master, OptionalActions::Now, &settings);
+    }
+    copy_size(master);
+}
+
+fn copy_size(master: &OwnedFd) {
+    if let Ok(size) = tcgetwinsize(rustix::stdio::stdin()) {
+        let _ = tcsetwinsize(master, size);
+    }
+}
+
+/// Connects our terminal with the program's until it has ended. `typed` is entered first, as if by hand.
+pub(crate) fn converse(session: &Session, typed: &[u8], signals: &SignalFd) -> Result<Ended> {
+    let Some(master) = &session.terminal else {
+        return Err(SysError::new("ioctl", "no terminal", Errno::NOTTY));
+    };
+    copy_terminal(master);
+    let _raw = std::io::stdin().is_terminal().then(Raw::enter);
+    set_nonblocking(master.as_fd())?;
+    write_all(master.as_fd(), typed);
+    let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+    let mut more = true;
+    loop {
+        let mut fds = vec![
+            PollFd::new(&session.process, PollFlags::IN),
+            PollFd::new(master, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        if more {
+            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new("poll", "terminal", errno)),
+        }
+        let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+        let (ended, output, signal, input) = (ready(0), ready(1), ready(2), ready(3));
+        if signal && pass_signals(session, signals) {
+            copy_size(master);
+        }
+        if input && !pass(stdin, master.as_fd()) {
+            more = false;
+            // The end of the input is what Ctrl-D would say.
+            write_all(master.as_fd(), &[4]);
+        }
+        let spoke = output && pass(master.as_fd(), stdout);
+        if ended && !spoke {
+            return session.process.reap();
+        }
+    }
+}
+
+/// Moves what is there; `false` at the end.
+fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+    let mut buffer = [0_u8; 16384];
+    match rustix::io::read(from, &mut buffer) {
+        Ok(0) | Err(Errno::IO) => false,
+        Ok(n) => write_all(to, &buffer[..n]),
+        Err(Errno::INTR) => true,
+        Err(_) => false,
+    }
+}
+
+/// `/dev/null` as all three standard files.
+pub(crate) fn nothing() -> Result<[OwnedFd; 3]> {
+    let open = || {
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call("open", || "/dev/null")
+    };
+    Ok([open()?, open()?, open()?])
+}

@@ -1,0 +1,252 @@
+//! `vzctl set`: applying changes to a running VE, then saving them. All or nothing: a change that cannot
+//! be applied is not saved, and nothing else of the call is.
+
+use std::os::fd::AsFd;
+
+use netns::{NetGuard, NetParams};
+use vzconf::change::{Changed, Changes, SetMode};
+use vzconf::params::Applies;
+use vzconf::{ConfFile, Config, Ctid, Exit, NetIf, VeIp, names};
+
+use crate::cgroup;
+use crate::create::change_node;
+use crate::error::{Error, Result};
+use crate::guest;
+use crate::net;
+use crate::node::Ve;
+use crate::start;
+use crate::state::State;
+
+/// What remains for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    Done,
+    /// Restart the VE (`--setmode restart`).
+    Restart,
+}
+
+/// Applies and, with `--save`, saves.
+///
+/// # Errors
+/// 31 for what only a running VE can take, 32 with `--setmode ignore` and a parameter that needs a
+/// restart, and the code of whatever could not be applied.
+pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
+    if changes.reset_ub {
+        return reset_ub(ve).map(|()| Then::Done);
+    }
+    let mut file = ve.config.file().cloned().unwrap_or_else(|| ConfFile::parse(""));
+    let changed = changes.apply_to(&mut file, &ve.config, ve.ctid, &change_node())?;
+    for warning in changes.warnings() {
+        ve.say(-1, &format!("Warning: {warning}"));
+    }
+    let old = ve.config.clone();
+    let new = ve.node.global.with_file(ve.ctid, Some(file.clone()));
+    check_name(ve, changes)?;
+    let state = ve.running();
+    let then = match &state {
+        Some(state) => apply(ve, &old, new, &changed, changes, state)?,
+        None => {
+            check_stopped(ve, changes, &changed)?;
+            ve.config = new;
+            Then::Done
+        }
+    };
+    for password in &changes.passwords {
+        guest::set_password(ve, state.as_ref(), &password.user, &password.password)?;
+    }
+    if changes.save { save(ve, &old, &file, changes, &changed)? } else { unsaved(ve, state.is_some(), &changed) }
+    Ok(then)
+}
+
+fn check_name(ve: &Ve<'_>, changes: &Changes) -> Result<()> {
+    match changes.value("name") {
+        Some(name) if !name.is_empty() => Ok(names::check_free(&ve.node.paths, name, ve.ctid)?),
+        _ => Ok(()),
+    }
+}
+
+/// `--reset_ub`: the configured beancounters once more.
+fn reset_ub(ve: &Ve<'_>) -> Result<()> {
+    if ve.ctid != Ctid::HOST {
+        ve.must_run()?;
+    }
+    cgroup::reapply(ve)?;
+    ve.say(0, "UB limits were set successfully");
+    Ok(())
+}
+
+/// Without `--save` a stopped VE has nothing that could take a run-time value.
+fn check_stopped(ve: &Ve<'_>, changes: &Changes, changed: &[Changed]) -> Result<()> {
+    let live = changed.iter().any(|change| change.applies == Applies::Live);
+    if !changes.save && live && ve.ctid != Ctid::HOST {
+        let hint = "store the values for the next start with --save";
+        return Err(Error::advised(Exit::VeNotRunning, "Container is not running", hint));
+    }
+    Ok(())
+}
+
+fn apply(
+    ve: &mut Ve<'_>,
+    old: &Config,
+    new: Config,
+    changed: &[Changed],
+    changes: &Changes,
+    state: &State,
+) -> Result<Then> {
+    refuse_moved_paths(changed)?;
+    let restart = restart_needed(ve, changed, changes)?;
+    ve.config = new;
+    match apply_live(ve, old, changed, state) {
+        Ok(()) => {}
+        Err(error) => {
+            if changes.save {
+                ve.say(-1, "Error: failed to apply some parameters, not saving configuration file!");
+            }
+            ve.config = old.clone();
+            // Limits may have been written in part: the old ones are put back.
+            let undone = cgroup::reapply(ve).err().map(|e| crate::dismantle::describe(&e));
+            return Err(error.with_cleanup(undone.into_iter().collect()));
+        }
+    }
+    start::adopt(ve, state)?;
+    Ok(restart)
+}
+
+fn refuse_moved_paths(changed: &[Changed]) -> Result<()> {
+    match changed.iter().find(|change| matches!(change.key.as_str(), "VE_PRIVATE" | "VE_ROOT")) {
+        Some(change) => {
+            let message = format!("Unable to change {} on a running container", change.key);
+            Err(Error::refused(Exit::VeRunning, message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn restart_needed(ve: &Ve<'_>, changed: &[Changed], changes: &Changes) -> Result<Then> {
+    let needs: Vec<&str> = changed
+        .iter()
+        .filter(|change| change.applies == Applies::Restart)
+        .map(|change| change.key.as_str())
+        .collect();
+    if needs.is_empty() {
+        return Ok(Then::Done);
+    }
+    if changes.setmode == Some(SetMode::Restart) {
+        return Ok(Then::Restart);
+    }
+    for key in &needs {
+        ve.say(-1, &format!("Unable to change {key} on a running container"));
+    }
+    if changes.setmode == Some(SetMode::Ignore) {
+        return Err(Error::refused(Exit::VeRunning, "some parameters need a restart of the container"));
+    }
+    ve.say(-1, "WARNING: Some of the parameters could not be applied to a running container.");
+    ve.say(-1, "Please consider using --setmode option");
+    Ok(Then::Done)
+}
+
+/// Network first: its failures are the likeliest, and its guards undo it when what follows fails.
+fn apply_live(ve: &Ve<'_>, old: &Config, changed: &[Changed], state: &State) -> Result<()> {
+    let touched = |keys: &[&str]| changed.iter().any(|change| keys.contains(&change.key.as_str()));
+    let mut guards = Vec::new();
+    if touched(&["IP_ADDRESS"]) {
+        addresses(ve, old, state, &mut guards)?;
+    }
+    if touched(&["NETIF"]) {
+        netifs(ve, old, state, &mut guards)?;
+    }
+    if changed.iter().any(|change| change.applies == Applies::Live) {
+        for line in cgroup::reapply_changed(ve, changed)? {
+            ve.say(0, &line);
+        }
+    }
+    if touched(&["IP_ADDRESS", "HOSTNAME", "NAMESERVER", "SEARCHDOMAIN"]) {
+        guest::reconfigure(ve, state)?;
+    }
+    if touched(&["HOSTNAME"]) {
+        guest::set_live_hostname(ve, state)?;
+    }
+    for guard in guards {
+        net::announce(guard.commit());
+    }
+    Ok(())
+}
+
+fn addresses(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) -> Result<()> {
+    let netns = net::namespace(ve, state)?;
+    let params = NetParams::from_config(ve.ctid, &ve.config);
+    let list = |config: &Config| config.ip_addresses().iter().map(|ip: &VeIp| ip.addr).collect::<Vec<_>>();
+    let (before, after) = (list(old), list(&ve.config));
+    let text = |ips: &[std::net::IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let added: Vec<_> = after.iter().copied().filter(|ip| !before.contains(ip)).collect();
+    let deleted: Vec<_> = before.iter().copied().filter(|ip| !after.contains(ip)).collect();
+    if !added.is_empty() {
+        ve.say(0, &format!("Adding IP address(es): {}", text(&added)));
+    }
+    for ip in added {
+        guards.push(netns::add_address(&params, ip, netns.as_fd())?);
+    }
+    if !deleted.is_empty() {
+        let all = if after.is_empty() { "all " } else { "" };
+        ve.say(0, &format!("Deleting {all}IP address(es): {}", text(&deleted)));
+    }
+    for ip in deleted {
+        netns::del_address(&params, ip, netns.as_fd())?;
+    }
+    Ok(())
+}
+
+fn netifs(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) -> Result<()> {
+    let netns = net::namespace(ve, state)?;
+    let params = NetParams::from_config(ve.ctid, &ve.config);
+    let (before, after) = (old.netif(), ve.config.netif());
+    let gone: Vec<&NetIf> = before.iter().filter(|netif| !after.contains(netif)).collect();
+    for netif in gone {
+        if let Some(host) = &netif.host_ifname {
+            ve.say(0, &format!("Deleting veth devices: {host}"));
+            netns::netif_del(host)?;
+        }
+    }
+    for netif in after.iter().filter(|netif| !before.contains(netif)) {
+        let host = netif.host_ifname.as_deref().unwrap_or(&netif.ifname);
+        ve.say(0, &format!("Configure veth devices: {host}"));
+        guards.push(netns::netif_add(&params, netif, netns.as_fd())?);
+    }
+    Ok(())
+}
+
+fn save(
+    ve: &Ve<'_>,
+    old: &Config,
+    file: &ConfFile,
+    changes: &Changes,
+    changed: &[Changed],
+) -> Result<()> {
+    let path = ve.node.paths.ve_conf(ve.ctid);
+    if changed.is_empty() && !changes.applyconfig_map {
+        ve.say(0, "No changes in CT configuration, not saving");
+        return Ok(());
+    }
+    if !old.exists() {
+        ve.say(-1, &format!("WARNING: {} not found", path.display()));
+    }
+    file.save(&path)?;
+    let name = changes.value("name").or_else(|| changes.applyconfig_map.then(|| ve.config.name()).flatten());
+    if let Some(name) = name {
+        names::assign(&ve.node.paths, ve.ctid, name, old.name())?;
+        if !name.is_empty() {
+            ve.say(0, &format!("Name {name} assigned"));
+        }
+    }
+    ve.say(0, &format!("CT configuration saved to {}", path.display()));
+    Ok(())
+}
+
+fn unsaved(ve: &Ve<'_>, running: bool, changed: &[Changed]) {
+    if changed.is_empty() {
+        return;
+    }
+    let lost = if running { " and will be lost after CT restart" } else { "" };
+    ve.say(0, &format!("WARNING: Settings were not saved to config{lost} (use --save flag)"));
+}

@@ -1,0 +1,375 @@
+//! `vzctl start`.
+//!
+//! Checks, then plans, then acts under guards; one `COMMIT:` line, after which the VE runs. Whatever
+//! fails before it undoes exactly what was done.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Mode, OFlags};
+use templates::dist::InitKind;
+use vzconf::{Action, Exit};
+use vzsys::channel::Channel;
+use vzsys::idmap::IdRange;
+use vzsys::launch::{CgroupView, Confinement, LaunchPlan};
+use vzsys::mount::MountGuard;
+use vzsys::process::{Ended, PidFd, ProcRef};
+use vzsys::{Call, fault, process, spawn};
+
+use crate::cgroup;
+use crate::confine;
+use crate::dismantle::{self, Root};
+use crate::error::{Doing, Error, Result};
+use crate::exec::{self, Door};
+use crate::guest;
+use crate::ids;
+use crate::monitor::{Monitor, Order, Task};
+use crate::mount;
+use crate::net;
+use crate::node::Ve;
+use crate::scripts;
+use crate::state::State;
+use crate::wait;
+
+/// How to start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Also when DISABLED=yes.
+    pub force: bool,
+    /// Return only when the guest has reached its default target.
+    pub wait: bool,
+    /// Use the root as it is mounted.
+    pub skip_remount: bool,
+}
+
+/// The longest that `--wait` waits.
+const WAIT: Duration = Duration::from_secs(3600);
+const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
+/// Files of the kernel that are nobody's business in a VE.
+const MASKED: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"];
+/// Without a user namespace the kernel's own permissions do not protect these.
+const PRIVILEGED_READ_ONLY: [&str; 5] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
+
+/// Starts a VE.
+///
+/// # Errors
+/// 32 running, 105 disabled, 43 no private area, 28 missing beancounters, 47 no init, 7 launch failed,
+/// 34/78 addresses, 79 scripts, 133 `--wait` failed. The VE is then as it was before.
+pub fn start(ve: &Ve<'_>, options: Options) -> Result<()> {
+    check(ve, options)?;
+    ve.say(0, "Starting container...");
+    match launch(ve, options) {
+        Ok(state) if options.wait => wait_until_up(ve, &state),
+        Ok(_) => {
+            ve.say(0, "Container start in progress...");
+            Ok(())
+        }
+        Err(error) => {
+            ve.say(0, "Container start failed");
+            Err(error)
+        }
+    }
+}
+
+fn check(ve: &Ve<'_>, options: Options) -> Result<()> {
+    check_only(ve, options)?;
+    set_stale_dump_aside(ve)?;
+    dismantle::mend(ve).map(drop)
+}
+
+fn check_only(ve: &Ve<'_>, options: Options) -> Result<()> {
+    if ve.config.disabled() && !options.force {
+        let hint = format!("start it all the same with: vzctl start {} --force", ve.ctid);
+        return Err(Error::advised(Exit::VeStartDisabled, "Container start disabled", hint));
+    }
+    ve.existing_private()?;
+    if ve.running().is_some() {
+        return Err(Error::refused(Exit::VeRunning, "Container is already running"));
+    }
+    cgroup::check(ve)
+}
+
+/// A dump of an earlier life would overwrite what the VE does from now on, if it were restored later.
+fn set_stale_dump_aside(ve: &Ve<'_>) -> Result<()> {
+    let Some(dump) = ve.config.dump_file().filter(|path| path.exists()) else { return Ok(()) };
+    let aside = dump.with_extension(format!("{}.stale", ve.ctid));
+    std::fs::rename(&dump, &aside)
+        .doing(Exit::System, || format!("cannot set the dump {} aside", dump.display()))?;
+    ve.say(-1, &format!("Dump file {} was not restored; it is now {}", dump.display(), aside.display()));
+    Ok(())
+}
+
+/// Everything that a start has made so far, undone in reverse by drop.
+struct Made {
+    root: Option<MountGuard>,
+    cgroup: beancounters::VeCgroup,
+    net: Option<netns::NetGuard>,
+}
+
+fn launch(ve: &Ve<'_>, options: Options) -> Result<State> {
+    let run_dir = ve.run_dir();
+    std::fs::create_dir_all(&run_dir)
+        .doing(Exit::System, || format!("cannot create {}", run_dir.display()))?;
+    let launched = attempt(ve, options);
+    if launched.is_err() {
+        // Guards have undone what was made; this directory says that there is nothing to mend.
+        let _ = std::fs::remove_dir_all(&run_dir);
+    }
+    launched
+}
+
+fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
+    let ids = ids::claim(&ve.config, ve.ctid)?;
+    let root = mount_for_start(ve, options, ids)?;
+    fault::point("start.mounted");
+    let found = guest::detect(ve, ids)?;
+    let cgroup = cgroup::create(ve, ids)?;
+    fault::point("start.cgroups");
+    let plan = plan(ve, &found, ids, &cgroup)?;
+    let mut made = Made { root, cgroup, net: None };
+    let (monitor, monitor_ref) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
+    let launch_failed = |source| Error::Launch { ctid: ve.ctid, source };
+    let pid = monitor.cloned().map_err(launch_failed)?;
+    fault::point("start.cloned");
+    let init = ProcRef::of(pid).doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))?;
+    let netns = process::namespace(pid, "net")
+        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))?;
+    made.net = Some(net::attach(ve, netns.as_fd())?);
+    fault::point("start.network");
+    guest::configure(ve, ids, &found)?;
+    monitor.furnished().map_err(launch_failed)?;
+    fault::point("start.furnished");
+    run_start_script(ve, &init, &made, &plan.confinement, ids.is_some())?;
+    let state = State {
+        version: 1,
+        ctid: ve.ctid.get(),
+        init,
+        monitor: monitor_ref,
+        started_at_boottime: boottime(),
+        started_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
+        ids,
+        confinement: plan.confinement,
+        root: plan.root,
+        stop: found.guest.stop().into(),
+    };
+    state.save(&ve.run_dir())?;
+    fault::point("start.saved");
+    // COMMIT: init runs.
+    monitor.release().map_err(launch_failed)?;
+    fault::point("start.released");
+    made.keep();
+    Ok(state)
+}
+
+impl Made {
+    fn keep(mut self) {
+        if let Some(root) = self.root {
+            root.keep();
+        }
+        self.cgroup.commit();
+        if let Some(net) = self.net {
+            net::announce(net.commit());
+        }
+    }
+}
+
+fn boottime() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)).as_secs_f64()
+}
+
+/// A root that is mounted already has the ids of the disk, for the admin; the VE needs its own.
+fn mount_for_start(ve: &Ve<'_>, options: Options, ids: Option<IdRange>) -> Result<Option<MountGuard>> {
+    if ve.mounted() {
+        if options.skip_remount {
+            return Ok(None);
+        }
+        mount::umount_root(ve, mount::Busy::Refuse)?;
+    }
+    mount::mount_root(ve, ids).map(Some)
+}
+
+fn plan(
+    ve: &Ve<'_>,
+    found: &guest::Found,
+    ids: Option<IdRange>,
+    cgroup: &beancounters::VeCgroup,
+) -> Result<LaunchPlan> {
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let hostname = match ve.config.hostname() {
+        Some(name) => name.to_owned(),
+        None => found.hostname.clone().unwrap_or_else(|| "localhost".to_owned()),
+    };
+    Ok(LaunchPlan {
+        root: ve.root()?,
+        ids,
+        hostname,
+        cgroup_tasks: cgroup.v1_task_paths(),
+        cgroup_unified: cgroup.v2_dir(),
+        cgroup_view: view(found.guest.init),
+        devices: confine::devices(&ve.config, ve.ctid)?,
+        masked: paths(&MASKED),
+        read_only: if ids.is_some() { Vec::new() } else { paths(&PRIVILEGED_READ_ONLY) },
+        run_files: guest::run_files(found),
+        confinement: confine::confinement(&ve.config, found.guest.is_32bit),
+        init: paths(&INITS),
+        arguments: vec!["-z".to_owned(), "      ".to_owned()],
+        environment: vec![
+            "HOME=/".to_owned(),
+            "TERM=linux".to_owned(),
+            format!("PATH={}", scripts::PATH),
+            // systemd and OpenRC learn from this that they are in a container (systemd.io/CONTAINER_INTERFACE).
+            "container=lxc".to_owned(),
+        ],
+    })
+}
+
+/// systemd reads a pure cgroup2 since 233; what is older knows only its own v1 hierarchy.
+fn view(init: InitKind) -> CgroupView {
+    match init {
+        InitKind::Systemd { version: Some(version) } if version < 233 => CgroupView::Named,
+        _ => CgroupView::Unified,
+    }
+}
+
+/// Starts the VE's monitor with its order.
+pub(crate) fn start_monitor(ve: &Ve<'_>, task: Task) -> Result<(Monitor, ProcRef)> {
+    let what = || format!("cannot start {} for container {}", ve.node.vzmon.display(), ve.ctid);
+    let (ours, theirs) = Channel::pair().doing(Exit::Resource, what)?;
+    let ctid = ve.ctid.to_string();
+    let group = cgroup::monitors();
+    let group = group.as_deref().and_then(|path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).call("open", || "cgroup").ok()
+    });
+    let pid = spawn::detached(&ve.node.vzmon, &[&ctid], &theirs, group.as_ref().map(AsFd::as_fd))
+        .doing(Exit::Resource, what)?;
+    let monitor_ref = ProcRef::of(pid).doing(Exit::Resource, what)?;
+    drop(theirs);
+    let order = Order { ctid: ve.ctid.get(), run_dir: ve.run_dir(), vzctl: ve.node.vzctl.clone(), task };
+    let monitor =
+        Monitor::order(ours, order).map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
+    Ok((monitor, monitor_ref))
+}
+
+/// `CTID.start` runs inside when all is set up and before init is executed.
+fn run_start_script(
+    ve: &Ve<'_>,
+    init: &ProcRef,
+    made: &Made,
+    confinement: &Confinement,
+    user_namespace: bool,
+) -> Result<()> {
+    let Some((path, text)) = scripts::inside(ve, Action::Start)? else { return Ok(()) };
+    let what = || format!("cannot enter container {}", ve.ctid);
+    let Some(pidfd) = PidFd::open(init.pid).doing(Exit::System, what)? else { return Ok(()) };
+    let door = Door::new(pidfd, cgroup::points(&made.cgroup)?, confinement.clone(), user_namespace);
+    match exec::feed_script(ve.ctid, &door, &text)? {
+        Ended::Exited(0) => Ok(()),
+        ended => Err(Error::Script { path, how: how(ended) }),
+    }
+}
+
+/// How a script ended, in words.
+pub(crate) fn how(ended: Ended) -> String {
+    match ended {
+        Ended::Exited(code) => format!("returned {code}"),
+        Ended::Killed(signal) => format!("was killed by signal {signal}"),
+    }
+}
+
+fn wait_until_up(ve: &Ve<'_>, state: &State) -> Result<()> {
+    ve.say(0, "Container start in progress, waiting ...");
+    match wait::until_up(state, WAIT) {
+        wait::Outcome::Up => {
+            ve.say(0, "Container started successfully");
+            Ok(())
+        }
+        wait::Outcome::TimedOut => {
+            Err(Error::refused(Exit::WaitFailed, "Container wait failed - timeout expired"))
+        }
+        wait::Outcome::Ended => Err(Error::advised(
+            Exit::WaitFailed,
+            "Container wait failed",
+            format!("it ended before it was up; see: vzctl console {}", ve.ctid),
+        )),
+    }
+}
+
+/// Starts a new monitor for a VE whose monitor died. It adopts init and serves from then on.
+pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
+    if state.monitor.alive() {
+        return Ok(());
+    }
+    ve.say(1, "The monitor of the container died; starting a new one");
+    let (monitor, monitor_ref) = start_monitor(ve, Task::Adopt(state.init))?;
+    monitor.started().map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
+    State { monitor: monitor_ref, ..state.clone() }.save(&ve.run_dir())
+}
+
+/// Runs `work` in a stopped VE that has all but a running init, and takes it down again.
+pub(crate) fn with_waiting_init<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
+    let run_dir = ve.run_dir();
+    std::fs::create_dir_all(&run_dir)
+        .doing(Exit::System, || format!("cannot create {}", run_dir.display()))?;
+    let done = waiting(ve, work);
+    let left = dismantle::dismantle(ve, Root::Keep);
+    done.map_err(|error| error.with_cleanup(left))
+}
+
+fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
+    let ids = ids::claim(&ve.config, ve.ctid)?;
+    let options = Options { skip_remount: false, ..Options::default() };
+    let root = mount_for_start(ve, options, ids)?;
+    let found = guest::detect(ve, ids)?;
+    let cgroup = cgroup::create(ve, ids)?;
+    let plan = plan(ve, &found, ids, &cgroup)?;
+    let (monitor, _) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
+    let launch_failed = |source| Error::Launch { ctid: ve.ctid, source };
+    let pid = monitor.cloned().map_err(launch_failed)?;
+    let what = || format!("cannot enter container {}", ve.ctid);
+    let pidfd = PidFd::open(pid).doing(Exit::System, what)?;
+    let pidfd = pidfd.ok_or_else(|| Error::refused(Exit::EnvCreate, what()))?;
+    monitor.furnished().map_err(launch_failed)?;
+    let door = Door::new(pidfd, cgroup::points(&cgroup)?, plan.confinement, ids.is_some());
+    let done = work(&door);
+    // The monitor kills its init when nobody is left to release it.
+    drop(monitor);
+    door.wait_ended()?;
+    drop(cgroup);
+    drop(root);
+    done
+}
+
+/// `--dry-run`: what a start would do.
+///
+/// # Errors
+/// As a start would fail in its checks.
+pub fn plan_text(ve: &Ve<'_>, options: Options) -> Result<String> {
+    check_only(ve, options)?;
+    let private = ve.existing_private()?;
+    let net = netns::NetPlan::new(&netns::NetParams::from_config(ve.ctid, &ve.config))?;
+    let confinement = confine::confinement(&ve.config, false);
+    Ok(format!(
+        "mount {} ({}) at {}\ncgroup vz/{}\n{net}capabilities {:#x}, nesting {:?}\nexecute {}\n",
+        private.display(),
+        ve.layout(&private)?,
+        ve.root()?.display(),
+        ve.ctid,
+        confinement.capabilities,
+        confinement.nesting,
+        INITS.join(" or "),
+    ))
+}
+
+/// Undoes a started VE that must not go on.
+pub(crate) fn tear_down(ve: &Ve<'_>, root: Root) -> Result<()> {
+    let failures = dismantle::dismantle(ve, root);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(Exit::System, format!("not everything of container {} could be removed", ve.ctid))
+        .with_cleanup(failures))
+}

@@ -1,0 +1,151 @@
+//! `vzctl stop`, and what happens when a VE ends by itself.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use vzconf::{Action, Exit};
+use vzsys::fault;
+use vzsys::process::{Ended, PidFd};
+
+use crate::cgroup;
+use crate::dismantle::{self, Root};
+use crate::error::{Doing, Error, Result};
+use crate::exec::{self, Door};
+use crate::node::Ve;
+use crate::scripts;
+use crate::start::{self, how};
+use crate::state::{State, StopWay};
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Kill at once.
+    pub fast: bool,
+    /// Leave the root mounted.
+    pub skip_umount: bool,
+}
+
+/// What `stop` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It ran, and does not any more.
+    Now,
+    /// It was not running.
+    Already,
+}
+
+/// How long a killed VE may take to disappear: it waits for processes in uninterruptible calls.
+const KILL: Duration = Duration::from_secs(60);
+
+/// Stops a VE: by its guest's own shutdown, and by force when that takes longer than STOP_TIMEOUT.
+///
+/// # Errors
+/// 79 when `CTID.stop` fails (the VE goes on), 33 when it cannot be stopped.
+pub fn stop(ve: &Ve<'_>, options: Options) -> Result<Stopped> {
+    let Some(state) = ve.running() else {
+        dismantle::mend(ve)?;
+        return Ok(Stopped::Already);
+    };
+    let failed = || format!("cannot stop container {}", ve.ctid);
+    let Some(init) = state.init.open().doing(Exit::Stop, failed)? else {
+        dismantle::mend(ve)?;
+        return Ok(Stopped::Already);
+    };
+    run_stop_script(ve)?;
+    fault::point("stop.begun");
+    let clean = !options.fast && shut_down(ve, &state, &init)?;
+    if !clean {
+        kill(ve, &init)?;
+    }
+    fault::point("stop.ended");
+    start::tear_down(ve, if options.skip_umount { Root::Keep } else { Root::Unmount })?;
+    ve.say(0, "Container was stopped");
+    Ok(Stopped::Now)
+}
+
+/// `CTID.stop` may forbid the stop.
+fn run_stop_script(ve: &Ve<'_>) -> Result<()> {
+    let Some((path, text)) = scripts::inside(ve, Action::Stop)? else { return Ok(()) };
+    match exec::feed_script(ve.ctid, &Door::open(ve)?, &text)? {
+        Ended::Exited(0) => Ok(()),
+        ended => Err(Error::Script { path, how: how(ended) }),
+    }
+}
+
+/// Asks the guest to shut down and waits; `false` when it did not.
+fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
+    ve.say(0, "Stopping container ...");
+    let timeout = Duration::from_secs(ve.config.stop_timeout());
+    let asked = match &state.stop {
+        StopWay::Signal(number) => init
+            .signal_number(*number)
+            .doing(Exit::Stop, || format!("cannot signal the init of container {}", ve.ctid)),
+        StopWay::Run(argv) => exec::run_quietly(ve.ctid, &Door::open(ve)?, argv).map(|_| ()),
+    };
+    if let Err(error) = asked {
+        ve.say(-1, &format!("WARNING: the container cannot be asked to stop: {}", dismantle::describe(&error)));
+        return Ok(false);
+    }
+    init.wait_ended(Some(timeout)).doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
+}
+
+fn kill(ve: &Ve<'_>, init: &PidFd) -> Result<()> {
+    ve.say(0, "Killing container ...");
+    let failed = || format!("cannot kill container {}", ve.ctid);
+    // The end of a pid namespace's init is the end of all in it.
+    init.signal(Signal::KILL).doing(Exit::Stop, failed)?;
+    // A frozen VE dies only when its cgroup is killed, or thawed.
+    cgroup::kill(ve)?;
+    if init.wait_ended(Some(KILL)).doing(Exit::Stop, failed)? {
+        return Ok(());
+    }
+    Err(Error::advised(
+        Exit::Stop,
+        "Unable to stop container: operation timed out",
+        "a process is stuck in the kernel; try again later: vzctl stop --fast",
+    ))
+}
+
+/// A VE that has ended by itself, as its monitor saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// `reboot` inside.
+    Reboot,
+    /// `halt` or `poweroff` inside.
+    Halt,
+    /// Its init went otherwise: `exit:3`, `signal:11`, `unknown`.
+    Died(String),
+}
+
+impl Reason {
+    /// The monitor's word.
+    #[must_use]
+    pub fn parse(word: &str) -> Self {
+        match word {
+            "reboot" => Self::Reboot,
+            "halt" => Self::Halt,
+            other => Self::Died(other.to_owned()),
+        }
+    }
+}
+
+/// Tidies up after a VE that ended by itself, and starts it again if it rebooted. Whoever stopped it
+/// by a verb has tidied up already; then there is nothing to do. The caller has the lock.
+///
+/// # Errors
+/// As [`start::start`] after a reboot; 3 when something could not be removed.
+pub fn ended(ve: &Ve<'_>, reason: &Reason) -> Result<()> {
+    if ve.running().is_some() || State::load(&ve.run_dir()).is_none() {
+        return Ok(());
+    }
+    match reason {
+        Reason::Reboot => ve.say(0, "Container rebooted"),
+        Reason::Halt => ve.say(0, "Container was halted from inside"),
+        Reason::Died(how) => ve.say(-1, &format!("The init of the container ended unexpectedly ({how})")),
+    }
+    start::tear_down(ve, Root::Unmount)?;
+    match reason {
+        Reason::Reboot => start::start(ve, start::Options { force: true, ..start::Options::default() }),
+        Reason::Halt | Reason::Died(_) => Ok(()),
+    }
+}

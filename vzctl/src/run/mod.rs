@@ -1,0 +1,122 @@
+//! From a command line to an exit code: finds the container, takes its lock, calls the verb.
+
+mod verbs;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ve::stop::Reason;
+use ve::{Error, Node, Ve};
+use vzconf::{Ctid, Exit, Lock, Paths};
+
+use crate::cli::{self, CtWord, Invocation, Request, Verb};
+use crate::complete::{Sources, answer};
+use crate::report::Report;
+
+/// What a monitor executes when its VE has ended: not for people.
+const ENDED: &str = "__ended";
+/// How long the end of a VE waits for the verb that is at work on it.
+const ENDED_LOCK: Duration = Duration::from_secs(4000);
+
+/// The whole of `vzctl`.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    if args.first().is_some_and(|word| word == ENDED) {
+        return ended(&args[1..]);
+    }
+    match cli::parse(args) {
+        Ok(invocation) => serve(invocation),
+        Err(error) => {
+            Report::usage_error(&error);
+            error.exit().into()
+        }
+    }
+}
+
+fn serve(invocation: Invocation) -> ExitCode {
+    let report = Report::new(invocation.flags);
+    match invocation.request {
+        Request::Help(text) => report.help(&text),
+        Request::Version => report.output(&cli::version_line()),
+        Request::Completion(shell) => report.output(shell.script()),
+        Request::Complete(words) => report.output(&answer(&Sources::of(&Paths::host()), &words)),
+        Request::Container { ct, verb } => return container(&report, &invocation.flags, &ct, &verb),
+    }
+    ExitCode::SUCCESS
+}
+
+fn container(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) -> ExitCode {
+    report.serve(verb);
+    match attempt(report, flags, ct, verb) {
+        Ok(code) => ExitCode::from(verb.exit_code(code)),
+        Err(error) => {
+            report.failure(verb, &ct.0, error.exit(), &error, error.hint());
+            ExitCode::from(verb.exit_code(error.exit().code()))
+        }
+    }
+}
+
+fn refused(exit: Exit, message: &str) -> Error {
+    Error::Refused { message: message.to_owned(), hint: None, exit }
+}
+
+fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) -> Result<u8, Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(refused(Exit::NoAccess, "vzctl must be run by root"));
+    }
+    let node = Node::open(Paths::host(), report.say())?;
+    report.configure(&node.global);
+    let mut ve = node.find(&ct.0)?;
+    report.about(ve.ctid);
+    check(&ve, verb)?;
+    if flags.dry_run {
+        return verbs::dry_run(&ve, verb, report);
+    }
+    // An orphaned fifo or closed pipe at our output must not kill us half-way.
+    let lock = if verb.locks() && !flags.skip_lock { Some(ve.lock(verb.word())?) } else { None };
+    let done = verbs::run(&mut ve, verb, report);
+    if let Some(lock) = lock {
+        lock.release()?;
+    }
+    done
+}
+
+fn check(ve: &Ve<'_>, verb: &Verb) -> Result<(), Error> {
+    if ve.ctid == Ctid::HOST && !matches!(verb, Verb::Set(_)) {
+        return Err(refused(Exit::InvalidValue, "Only set actions are allowed for CT0"));
+    }
+    if !ve.config.exists() && !verb.works_without_config() {
+        return Err(Error::Refused {
+            message: "Container config file does not exist".to_owned(),
+            hint: Some(format!("vzlist -a shows the containers; make one with: vzctl create {}", ve.ctid)),
+            exit: Exit::NoVeConfig,
+        });
+    }
+    Ok(())
+}
+
+/// A VE ended by itself; its monitor became us. Words: CTID, how.
+fn ended(words: &[OsString]) -> ExitCode {
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let [ctid, how] = words[..] else { return Exit::InvalidSyntax.into() };
+    let flags = cli::Flags { quiet: true, ..cli::Flags::default() };
+    let report = Report::new(flags);
+    match tidy(&report, ctid, how) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.line(-1, &format!("Error: {error}"));
+            error.exit().into()
+        }
+    }
+}
+
+fn tidy(report: &Rc<Report>, ctid: &str, how: &str) -> Result<(), Error> {
+    let node = Node::open(Paths::host(), report.say())?;
+    report.configure(&node.global);
+    let ve = node.ve(ctid.parse()?)?;
+    report.about(ve.ctid);
+    let _lock = Lock::wait(&node.global.lock_dir(), ve.ctid, Instant::now() + ENDED_LOCK)?;
+    ve::stop::ended(&ve, &Reason::parse(how))
+}

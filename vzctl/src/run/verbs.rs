@@ -1,0 +1,135 @@
+//! One call of the `ve` crate for each verb.
+
+use std::ffi::OsString;
+use std::rc::Rc;
+
+use ve::exec::What;
+use ve::mount::Mounted;
+use ve::set::Then;
+use ve::stop::Stopped;
+use ve::{Error, Ve, console, create, destroy, exec, mount, runscript, set, start, stop};
+use vzconf::change::Changes;
+use vzconf::{Exit, params};
+use vzsys::process::Ended;
+
+use crate::cli::{CreateOptions, SetMode, SetOptions, Setting, StartOptions, StopOptions, Verb};
+use crate::report::{Report, status_json};
+
+/// Does what the verb says; the value is the exit code.
+pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
+    match verb {
+        Verb::Create(options) => create::create(ve, &create_options(options)?)?,
+        Verb::Destroy => destroy::destroy(ve)?,
+        Verb::Mount => ve.say(
+            0,
+            match mount::mount(ve)? {
+                Mounted::Now => "Container is mounted",
+                Mounted::Already => "Container is already mounted",
+            },
+        ),
+        Verb::Umount => {
+            mount::umount(ve)?;
+            ve.say(0, "Container is unmounted");
+        }
+        Verb::Start(options) => start::start(ve, start_options(*options))?,
+        Verb::Stop(options) => stop_verb(ve, *options)?,
+        Verb::Restart(stop, start) => restart(ve, *stop, *start)?,
+        Verb::Status { json } => status(ve, *json, report),
+        Verb::Enter { exec: typed } => return enter(ve, typed.as_deref()),
+        Verb::Exec { argv } | Verb::Exec2 { argv } => {
+            return Ok(code(exec::exec(ve, &What::Shell(argv.clone()))?, report));
+        }
+        Verb::Exec3 { argv } => return Ok(code(exec::exec(ve, &What::Direct(argv.clone()))?, report)),
+        Verb::Runscript { file } => return Ok(code(runscript::runscript(ve, file)?, report)),
+        Verb::Console { tty } => console::console(ve, *tty)?,
+        Verb::Set(options) => set_verb(ve, options)?,
+    }
+    Ok(0)
+}
+
+fn words(settings: &[Setting]) -> Vec<(&'static str, String)> {
+    settings.iter().map(|setting| (setting.option(), setting.given.clone())).collect()
+}
+
+fn create_options(options: &CreateOptions) -> Result<create::Options, Error> {
+    Ok(create::Options {
+        sample: options.sample.clone(),
+        layout: options.layout.clone(),
+        ostemplate: options.ostemplate.clone(),
+        changes: Changes::from_options(params::Verb::Create, &words(&options.settings))?,
+    })
+}
+
+fn start_options(options: StartOptions) -> start::Options {
+    start::Options { force: options.force, wait: options.wait, skip_remount: options.skip_remount }
+}
+
+fn stop_options(options: StopOptions) -> stop::Options {
+    stop::Options { fast: options.fast, skip_umount: options.skip_umount }
+}
+
+fn stop_verb(ve: &Ve<'_>, options: StopOptions) -> Result<(), Error> {
+    if stop::stop(ve, stop_options(options))? == Stopped::Already {
+        ve.say(0, "Unable to stop: container is not running");
+    }
+    Ok(())
+}
+
+fn restart(ve: &Ve<'_>, stop: StopOptions, start: StartOptions) -> Result<(), Error> {
+    ve.say(0, "Restarting container");
+    stop::stop(ve, stop_options(stop))?;
+    start::start(ve, start_options(start))
+}
+
+fn status(ve: &Ve<'_>, json: bool, report: &Rc<Report>) {
+    let status = ve.status();
+    let text = if json { status_json(&status) } else { format!("{status}\n") };
+    report.output(&text);
+}
+
+fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<u8, Error> {
+    // Whatever the shell returned, the session went well.
+    exec::enter(ve, typed).map(|_| 0)
+}
+
+/// The command's own code; a signal prints its number and is 3, as in OpenVZ.
+fn code(ended: Ended, report: &Rc<Report>) -> u8 {
+    match ended {
+        Ended::Exited(code) => u8::try_from(code).unwrap_or(Exit::System.code()),
+        Ended::Killed(signal) => {
+            report.line(-1, &format!("Got signal {signal}"));
+            Exit::System.code()
+        }
+    }
+}
+
+fn set_verb(ve: &mut Ve<'_>, options: &SetOptions) -> Result<(), Error> {
+    let mut changes = Changes::from_options(params::Verb::Set, &words(&options.settings))?;
+    changes.save = options.save;
+    changes.force = options.force;
+    changes.reset_ub = options.reset_ub;
+    changes.setmode = options.mode.map(|mode| match mode {
+        SetMode::Restart => vzconf::change::SetMode::Restart,
+        SetMode::Ignore => vzconf::change::SetMode::Ignore,
+    });
+    match set::set(ve, &changes)? {
+        Then::Done => Ok(()),
+        Then::Restart => restart(ve, StopOptions::default(), StartOptions::default()),
+    }
+}
+
+/// `--dry-run`: what the verb would do, and nothing done.
+pub(super) fn dry_run(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
+    let plan = match verb {
+        Verb::Start(options) => start::plan_text(ve, start_options(*options))?,
+        Verb::Create(options) => create::plan_text(ve, &create_options(options)?)?,
+        Verb::Status { json } => {
+            status(ve, *json, report);
+            return Ok(0);
+        }
+        other => format!("would {} container {} (now: {})\n", other.word(), ve.ctid, ve.status()),
+    };
+    report.output(&plan);
+    Ok(0)
+}
+
