@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use templates::dist::{self, DistError, DnsParams, Guest, GuestRoot};
+use templates::dist::{self, DistError, DnsParams, Guest, GuestRoot, Identity, Links};
 use templates::layout::{self, Layout};
 use vzconf::{Config, Exit};
 use vzsys::SysError;
 use vzsys::idmap::{IdRange, as_ve_root};
-use vzsys::launch::{RunFile, RunFileKind};
+use vzsys::launch::RunFile;
 use vzsys::mount::Detached;
 
 use crate::error::{Doing, Error, Result};
@@ -135,19 +135,9 @@ pub(crate) fn set_live_hostname(ve: &Ve<'_>, state: &State) -> Result<()> {
 }
 
 /// What the guest finds in `/run` when it boots.
-pub(crate) fn run_files(found: &Found) -> Vec<RunFile> {
-    dist::run_files(&found.guest)
-        .into_iter()
-        .map(|file| RunFile { path: file.path, content: file.content, kind: kind(file.kind) })
-        .collect()
-}
-
-fn kind(kind: dist::RunFileKind) -> RunFileKind {
-    match kind {
-        dist::RunFileKind::Plain => RunFileKind::Plain,
-        dist::RunFileKind::Executable => RunFileKind::Executable,
-        dist::RunFileKind::Link => RunFileKind::Link,
-    }
+pub(crate) fn run_files(ve: &Ve<'_>, found: &Found) -> Vec<RunFile> {
+    let own_links = !ve.config.netif().is_empty() || !ve.config.netdev().is_empty();
+    dist::run_files(&found.guest, if own_links { Links::Guest } else { Links::Host })
 }
 
 /// The tree of a private area, mounted nowhere that anybody sees.
@@ -165,7 +155,8 @@ pub(crate) fn post_create(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<(
     let tree = hidden(kind, private, &ve.node.bases())?;
     let root = hidden_root(&tree, || format!("cannot open {}", private.display()))?;
     let found = look(ve, &root);
-    dist::post_create(&root, &found.guest, dist::Identity::Fresh)
+    Identity::random()
+        .and_then(|identity| dist::post_create(&root, &found.guest, &identity))
         .map(drop)
         .map_err(|source| Error::Guest { ctid: ve.ctid, source })
 }

@@ -19,7 +19,7 @@ const COUNT: u32 = 0x6000;
 ///
 /// # Errors
 /// Exit 21 for a bad `LOCAL_UID`, 6 when all ranges are taken, 3 when they cannot be recorded.
-pub fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
+pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
     match config.local_uid() {
         Some(0) => Ok(None),
         Some(base) if base.checked_add(RANGE).is_some() => Ok(Some(IdRange::at(base))),
@@ -76,7 +76,7 @@ fn take(dir: &Path, path: &Path, ctid: Ctid) -> std::io::Result<()> {
 }
 
 /// Gives the range back.
-pub fn release(dir: &Path, ctid: Ctid) {
+pub(crate) fn release(dir: &Path, ctid: Ctid) {
     let wish = ctid.get() % COUNT;
     for step in 0..COUNT {
         let path = slot_path(dir, FIRST + (wish + step) % COUNT);

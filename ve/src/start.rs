@@ -212,7 +212,7 @@ fn plan(
         devices: confine::devices(&ve.config, ve.ctid)?,
         masked: paths(&MASKED),
         read_only: if ids.is_some() { Vec::new() } else { paths(&PRIVILEGED_READ_ONLY) },
-        run_files: guest::run_files(found),
+        run_files: guest::run_files(ve, found),
         confinement: confine::confinement(&ve.config, found.guest.is_32bit),
         init: paths(&INITS),
         arguments: vec!["-z".to_owned(), "      ".to_owned()],
