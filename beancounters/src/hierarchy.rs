@@ -155,7 +155,9 @@ impl Hierarchies {
         &self.0.v1
     }
 
-    pub(crate) fn v2(&self) -> Option<&Path> {
+    /// Where v2 is mounted; `None` on legacy hosts.
+    #[must_use]
+    pub fn v2(&self) -> Option<&Path> {
         self.0.v2.as_deref()
     }
 

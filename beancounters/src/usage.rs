@@ -33,9 +33,6 @@ pub struct Usage {
     pub cpu: CpuTime,
 }
 
-/// `cpuacct.stat` counts in these: USER_HZ is part of the kernel's interface.
-const TICKS_PER_SECOND: u64 = 100;
-
 impl Usage {
     /// Reads all: about six files. A VE that is going away reads as zero.
     #[must_use]
@@ -88,8 +85,9 @@ fn cpu(ve: &VeCgroup) -> CpuTime {
         let micros = |key| Duration::from_micros(knob::keyed(&text, key).unwrap_or(0));
         return CpuTime { user: micros("user_usec"), system: micros("system_usec") };
     }
-    let text = ve.v1_dir(Controller::Cpuacct).and_then(|dir| knob::read(&dir.join("cpuacct.stat")).ok());
-    let text = text.unwrap_or_default();
-    let ticks = |key| Duration::from_millis(knob::keyed(&text, key).unwrap_or(0) * 1000 / TICKS_PER_SECOND);
-    CpuTime { user: ticks("user"), system: ticks("system") }
+    let nanos = |file| {
+        let file = ve.v1_dir(Controller::Cpuacct).map(|dir| dir.join(file));
+        Duration::from_nanos(file.and_then(|file| knob::number(&file)).unwrap_or(0))
+    };
+    CpuTime { user: nanos("cpuacct.usage_user"), system: nanos("cpuacct.usage_sys") }
 }

@@ -192,7 +192,8 @@ fn usage_on_both() {
         ("memory/vz/101/memory.usage_in_bytes", "8192000\n"),
         ("memory/vz/101/memory.max_usage_in_bytes", "8192000\n"),
         ("memory/vz/101/memory.memsw.usage_in_bytes", "8000000\n"),
-        ("cpu,cpuacct/vz/101/cpuacct.stat", "user 150\nsystem 1\n"),
+        ("cpu,cpuacct/vz/101/cpuacct.usage_user", "1500000000\n"),
+        ("cpu,cpuacct/vz/101/cpuacct.usage_sys", "10000000\n"),
     ]);
     let cpu = CpuTime { user: Duration::from_millis(1500), system: Duration::from_millis(10) };
     let want = Usage {

@@ -52,7 +52,7 @@ fn nothing_here_waits() {
         made[made.len() / 2]
     );
     assert!(detect < Duration::from_millis(2));
-    assert!(both < Duration::from_millis(6));
+    assert!(both < Duration::from_millis(12)); // emulated machines too
     assert!(open < Duration::from_micros(500));
     assert!(usage < Duration::from_millis(2));
 }
