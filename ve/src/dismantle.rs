@@ -42,7 +42,7 @@ fn take_down(ve: &Ve<'_>, root: Root, devices: Devices) -> Vec<String> {
 }
 
 /// An error and its causes in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

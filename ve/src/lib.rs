@@ -28,5 +28,6 @@ pub mod state;
 pub mod stop;
 mod wait;
 
+pub use dismantle::describe;
 pub use error::{Error, Result};
 pub use node::{Node, Say, Ve};

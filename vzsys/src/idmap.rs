@@ -1,7 +1,7 @@
 //! A VE's own range of user and group ids, and the user namespaces that carry it.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Call, Result, SysError};
 use crate::process::{self, PidFd};
-use crate::raw;
+use crate::raw::{self, Cloned};
 
 /// How many ids a VE has, as every common guest expects.
 pub const RANGE: u32 = 65536;
@@ -90,20 +90,24 @@ impl Drop for FsIds {
     }
 }
 
-/// Becomes `owner` for what the kernel accounts per user (namespaces, processes), with all
-/// capabilities kept, runs `work`, and becomes root again.
+/// clone3 as `owner`, for whom the kernel then accounts namespaces and processes, with all capabilities
+/// kept. The caller is root again afterwards; the child stays `owner`, because in a new user namespace
+/// no other id exists for it until its maps are written.
 ///
 /// # Errors
-/// The errno of changing ids or capabilities, or what `work` returned.
-pub fn as_owner<T>(owner: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// The errno of changing ids or capabilities, or of clone3(2).
+pub fn clone_as_owner(owner: u32, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     let caps = raw::permitted()?;
     let uid = rustix::process::Uid::from_raw(owner);
     let root = rustix::process::Uid::ROOT;
     rustix::thread::set_thread_res_uid(root, uid, root).call("setresuid", || owner)?;
-    let done = raw::set_caps(caps).and_then(|()| work());
+    let cloned = raw::set_caps(caps).and_then(|()| raw::clone3(flags, cgroup, libc::SIGCHLD));
+    if matches!(cloned, Ok(Cloned::Child)) {
+        return cloned;
+    }
     rustix::thread::set_thread_res_uid(root, root, root).call("setresuid", || "0")?;
     raw::set_caps(caps)?;
-    done
+    cloned
 }
 
 /// Whether the errno says that a filesystem or kernel cannot do idmapped mounts.

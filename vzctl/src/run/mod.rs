@@ -106,7 +106,7 @@ fn ended(words: &[OsString]) -> ExitCode {
     match tidy(&report, ctid, how) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report.line(-1, &format!("Error: {error}"));
+            report.line(-1, &format!("Error: {}", ve::describe(&error)));
             error.exit().into()
         }
     }

@@ -227,11 +227,11 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
     if plan.ids.is_some() {
         flags |= libc::CLONE_NEWUSER as u64;
     }
-    let clone = || raw::clone3(flags, unified.as_ref().map(AsFd::as_fd), libc::SIGCHLD);
+    let cgroup = unified.as_ref().map(AsFd::as_fd);
     // The kernel counts namespaces and processes per owner of the user namespace: each VE has its own.
     let cloned = match plan.ids {
-        Some(ids) => idmap::as_owner(ids.base, clone),
-        None => clone(),
+        Some(ids) => idmap::clone_as_owner(ids.base, flags, cgroup),
+        None => raw::clone3(flags, cgroup, libc::SIGCHLD),
     };
     match cloned.at(Stage::Clone)? {
         Cloned::Child => {
