@@ -1,1 +1,38 @@
-//! Proof from outside.
+//! Proof from outside: the built programs, run as root on real VEs.
+//!
+//! A test is an ordinary `#[test]` function that calls [`on_node`]. The test program runs itself again as
+//! the first process of namespaces of its own, on a root made of the host's files with fresh `/etc/vz`,
+//! `/vz`, `/run/vz` and `/var/lib/vzctl`: a throw-away host, a [`Node`].
+//!
+//! ```text
+//!  nextest ─▶ test program ─▶ setpriv (dies with us) ─▶ unshare ─▶ sh (pid 1, reaps) ─▶ test program
+//!             keeps NODE/lock                           mount, net, uts, ipc, pid       makes the root, runs the body
+//! ```
+//! When anything of that is killed, the kernel takes the whole tree with it: VEs, mounts, links. What can
+//! be left, directories and cgroups, is swept by the next node that finds the lock free.
+//!
+//! After the body, every VE is destroyed and the [`World`] must be as it was before.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
+
+mod ctid;
+mod faults;
+mod inside;
+mod node;
+mod outside;
+mod pty;
+mod run;
+mod source;
+mod template;
+mod ve;
+mod wait;
+mod world;
+
+pub use faults::fault_points;
+pub use inside::{on_node, skip};
+pub use node::Node;
+pub use pty::Pty;
+pub use run::{Background, Run, command, run};
+pub use source::{compile, compile_i386};
+pub use ve::Ve;
+pub use wait::{holds, until};
+pub use world::World;

@@ -1,0 +1,183 @@
+//! The node's side: its root, its configuration, its network, and the test's body.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
+};
+
+use crate::node::Node;
+use crate::outside;
+use crate::run::run;
+use crate::world::World;
+
+/// Reports that a test cannot run on this host.
+pub fn skip(needs: &str) {
+    println!("\nSKIP: needs {needs}");
+}
+
+/// Runs a test's body on a throw-away host of its own. Afterwards every VE is destroyed, and the host
+/// must be as it was.
+///
+/// # Panics
+/// When the body does, or something is left behind.
+pub fn on_node<F: FnOnce(&Node)>(body: F) {
+    if !rustix::process::geteuid().is_root() {
+        return skip("root");
+    }
+    let Some(dir) = std::env::var_os(outside::NODE) else {
+        // `file::test::{{closure}}` is `test` in the file's program.
+        let name = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
+        return outside::run_inside(name.split_once("::").map_or(name, |(_, test)| test));
+    };
+    let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
+    let node = Node::new(PathBuf::from(dir), first);
+    make_root(&node);
+    configure();
+    network();
+    let before = World::take(&node);
+    body(&node);
+    node.destroy_all();
+    before.must_return(&node);
+}
+
+/// Where a node sees the template cache of its host, if that has one.
+pub(crate) const HOST_CACHE: &str = "/host-templates";
+
+const OWN: [&str; 7] = ["proc", "sys", "etc", "run", "var", "vz", "lost+found"];
+
+/// A root of the host's own directories, with those of the product fresh.
+fn make_root(node: &Node) {
+    // Copies first: the new root lies in one of these trees and must not be part of itself.
+    let trees = |dir: &str, own: &[&str]| -> Vec<(String, Tree)> {
+        let entries = fs::read_dir(dir).unwrap().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let wanted = names.filter(|name| !own.contains(&name.as_str()));
+        wanted.filter_map(|name| Some((name.clone(), Tree::of(&Path::new(dir).join(&name))?))).collect()
+    };
+    let top = trees("/", &OWN);
+    let var = trees("/var", &["lib", "log", "run", "lock"]);
+    let cgroups = Tree::of(Path::new("/sys/fs/cgroup")).unwrap();
+    let vz = make_dir(&node.dir().join("vz"));
+    let vz = Tree::of(&vz).unwrap();
+    let templates = Tree::of(Path::new("/vz/template/cache"));
+    let resolv = fs::read("/etc/resolv.conf").unwrap_or_default();
+    let root = make_dir(&node.dir().join("root"));
+    simple("tmpfs", &root, "mode=755");
+    for (name, tree) in top {
+        tree.place(&root.join(name));
+    }
+    for (name, tree) in var {
+        tree.place(&root.join("var").join(name));
+    }
+    vz.place(&root.join("vz"));
+    simple("proc", &make_dir(&root.join("proc")), "");
+    simple("sysfs", &make_dir(&root.join("sys")), "");
+    cgroups.place(&root.join("sys/fs/cgroup"));
+    simple("tmpfs", &make_dir(&root.join("run")), "mode=755");
+    simple("tmpfs", &make_dir(&root.join("var/log")), "mode=755");
+    overlay(node, "/etc", &make_dir(&root.join("etc")));
+    overlay(node, "/var/lib", &make_dir(&root.join("var/lib")));
+    if let Some(templates) = templates {
+        templates.place(&root.join(HOST_CACHE.trim_start_matches('/')));
+    }
+    // It may be a link into the host's /run.
+    let _ = fs::remove_file(root.join("etc/resolv.conf"));
+    fs::write(root.join("etc/resolv.conf"), resolv).unwrap();
+    let _ = symlink("/run", root.join("var/run"));
+    std::env::set_current_dir(&root).unwrap();
+    rustix::process::pivot_root(".", ".").unwrap();
+    unmount(".", UnmountFlags::DETACH).unwrap();
+    std::env::set_current_dir("/").unwrap();
+}
+
+/// One entry of the host's tree.
+enum Tree {
+    Dir(OwnedFd),
+    Link(PathBuf),
+}
+
+impl Tree {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = fs::symlink_metadata(path).ok()?;
+        if meta.is_symlink() {
+            return fs::read_link(path).ok().map(Self::Link);
+        }
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        meta.is_dir().then(|| Self::Dir(open_tree(rustix::fs::CWD, path, flags).unwrap()))
+    }
+
+    fn place(self, at: &Path) {
+        match self {
+            Self::Link(target) => {
+                fs::create_dir_all(at.parent().unwrap()).unwrap();
+                symlink(target, at).unwrap();
+            }
+            Self::Dir(tree) => {
+                make_dir(at);
+                move_mount(tree, "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
+            }
+        }
+    }
+}
+
+fn make_dir(path: &Path) -> PathBuf {
+    fs::create_dir_all(path).unwrap();
+    path.to_owned()
+}
+
+fn simple(kind: &str, at: &Path, data: &str) {
+    let data = std::ffi::CString::new(data).unwrap();
+    mount(kind, at, kind, MountFlags::empty(), data.as_c_str())
+        .unwrap_or_else(|error| panic!("mount {kind} at {}: {error}", at.display()));
+}
+
+/// The host's directory, with changes kept in the node.
+fn overlay(node: &Node, lower: &str, at: &Path) {
+    let own = node.dir().join(lower.replace('/', "_"));
+    let (upper, work) = (make_dir(&own.join("upper")), make_dir(&own.join("work")));
+    simple(
+        "overlay",
+        at,
+        &format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display()),
+    );
+}
+
+/// What `make install` puts into `/etc/vz`.
+fn configure() {
+    let _ = fs::remove_dir_all("/etc/vz");
+    let _ = fs::remove_dir_all("/var/lib/vzctl");
+    for dir in [
+        "/etc/vz/conf",
+        "/etc/vz/names",
+        "/etc/vz/dists",
+        "/var/lib/vzctl",
+        "/run/vz",
+        "/run/lock",
+        "/vz/root",
+        "/vz/private",
+        "/vz/template/cache",
+        "/vz/lock",
+        "/vz/dump",
+    ] {
+        make_dir(Path::new(dir));
+    }
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("packaging/conf");
+    for entry in fs::read_dir(conf).unwrap().flatten() {
+        let name = entry.file_name();
+        let dir = if name == "vz.conf" { "/etc/vz" } else { "/etc/vz/conf" };
+        fs::copy(entry.path(), Path::new(dir).join(name)).unwrap();
+    }
+    rustix::system::sethostname(b"node.test").unwrap();
+}
+
+/// Addresses of the node, on its loopback device: VEs reach them through their default route.
+fn network() {
+    run("ip", &["link", "set", "lo", "up"]).ok();
+    run("ip", &["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
+    run("ip", &["-6", "address", "add", "fd99::1/128", "dev", "lo"]).ok();
+}
