@@ -2,6 +2,7 @@
 
 use super::account;
 use super::boot;
+use super::dns::SEED;
 use super::error::DistError;
 use super::family::Family;
 use super::guest::Guest;
@@ -62,7 +63,7 @@ pub fn post_create(root: &GuestRoot, guest: &Guest, identity: &Identity) -> Resu
     work.include(locked);
     work.edit("/etc/hosts", Missing::Create(0o644), seeded_hosts);
     if root.link_target("/etc/resolv.conf").is_none() && !root.exists("/etc/resolv.conf") {
-        work.edit("/etc/resolv.conf", Missing::Create(0o644), |_| "# No name servers yet\n".to_owned());
+        work.edit("/etc/resolv.conf", Missing::Create(0o644), |_| SEED.to_owned());
     }
     machine_id(&mut work, guest, identity);
     if guest.ssh_server && makes_host_keys(guest) {

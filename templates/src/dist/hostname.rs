@@ -75,10 +75,10 @@ pub(super) fn seeded_hosts(old: &str) -> String {
     if !old.lines().any(|line| line.starts_with("127.") && names(line, "localhost")) {
         new.push_str("127.0.0.1\tlocalhost localhost.localdomain\n");
     }
+    new.push_str(&text::join(old.lines()));
     if !old.lines().any(|line| line.starts_with("::1")) {
         new.push_str("::1\t\tlocalhost ip6-localhost ip6-loopback\n");
     }
-    new.push_str(&text::join(old.lines()));
     new
 }
 

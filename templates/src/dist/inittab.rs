@@ -17,7 +17,7 @@ pub(super) fn edit(old: &str, init: InitKind, getty: Option<&str>) -> String {
         if line.split(':').next() == Some(READY_ID) {
             continue;
         }
-        match terminal(line) {
+        match terminal(line, init) {
             Some(Terminal::Absent) => lines.push(format!("{}{line}", text::OFF)),
             Some(Terminal::Console) => {
                 console = true;
@@ -45,7 +45,7 @@ enum Terminal {
 }
 
 /// The terminal that a line keeps a program on.
-fn terminal(line: &str) -> Option<Terminal> {
+fn terminal(line: &str, init: InitKind) -> Option<Terminal> {
     if line.trim_start().starts_with('#') {
         return None;
     }
@@ -53,6 +53,11 @@ fn terminal(line: &str) -> Option<Terminal> {
     let (id, _, action, process) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     if !matches!(action, "respawn" | "ondemand" | "askfirst") {
         return None;
+    }
+    // busybox takes the id for the terminal, and none for the console.
+    let login = process.starts_with('-') || ["/sh", "login", "getty"].iter().any(|p| process.contains(p));
+    if init == InitKind::Busybox && id.is_empty() && login {
+        return Some(Terminal::Console);
     }
     let mut words = process.split_whitespace().chain([id.trim()]);
     if words.clone().any(|word| word == "console" || word == "/dev/console") {

@@ -44,5 +44,5 @@ pub use hostname::set_hostname;
 pub use init::{InitKind, Stop};
 pub use network::set_addresses;
 pub use root::{Durability, FILE_LIMIT, GuestRoot};
-pub use run_files::{Links, READY_MARK, run_files};
+pub use run_files::{READY_MARK, run_files};
 pub use work::Changes;

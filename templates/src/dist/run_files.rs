@@ -14,15 +14,6 @@ pub const READY_MARK: &str = "/run/.vzready";
 
 const UNITS: &str = "systemd/system";
 
-/// What network interfaces the VE has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Links {
-    /// `venet0` at most: configured by the host before init runs, so there is nothing to wait for.
-    Host,
-    /// Others too, which the guest configures itself.
-    Guest,
-}
-
 /// Mounts that a user namespace refuses or that a live migration cannot carry, and services for
 /// machines that fail without the machine.
 const MASKED: &[&str] = &[
@@ -59,16 +50,16 @@ impl Guest {
     }
 }
 
-/// The files for `/run`; none for a guest without systemd.
+/// The files for `/run`; none for a guest without systemd. `nics` are the VE's interfaces besides `venet0`.
 #[must_use]
-pub fn run_files(guest: &Guest, links: Links) -> Vec<RunFile> {
+pub fn run_files(guest: &Guest, nics: &[String]) -> Vec<RunFile> {
     let InitKind::Systemd { version } = guest.init else { return Vec::new() };
     let mut files = vec![
         plain("service.d/50-vz.conf", service_defaults(version)),
         plain("vz-ready.service", ready_unit()),
         link("default.target.wants/vz-ready.service", "../vz-ready.service"),
     ];
-    let waiting = if links == Links::Host { WAITING } else { &[] };
+    let waiting = if nics.is_empty() { WAITING } else { &[] };
     files.extend(MASKED.iter().chain(waiting).map(|unit| link(unit, "/dev/null")));
     if guest.ssh_server && matches!(guest.family, Family::Debian | Family::Unknown) {
         files.push(plain("vz-ssh-keys.service", SSH_KEYS.to_owned()));

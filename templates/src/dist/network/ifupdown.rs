@@ -4,13 +4,13 @@
 //! and `.tail` these stand around our stanzas. The method is `manual` and each command may fail, so
 //! that addresses which are there do no harm.
 
-use super::{Addresses, DEVICE};
+use super::{Addresses, DEVICE, is_absent};
 use crate::dist::text;
 use crate::dist::work::{Missing, Work};
 
 const FILE: &str = "/etc/network/interfaces";
 
-pub(super) fn write(work: &mut Work<'_>, addresses: &Addresses) {
+pub(super) fn write(work: &mut Work<'_>, addresses: &Addresses, nics: &[String]) {
     let part = |suffix: &str| {
         let path = format!("{FILE}.{suffix}");
         work.root.is_file(&path).then(|| work.root.text(&path))
@@ -18,7 +18,7 @@ pub(super) fn write(work: &mut Work<'_>, addresses: &Addresses) {
     let (template, head, tail) = (part("template"), part("head"), part("tail"));
     work.edit(FILE, Missing::Create(0o644), |old| {
         let outside = text::without_block(template.as_deref().unwrap_or(old));
-        let outside = without_venet(&outside);
+        let outside = without_absent(&without_venet(&outside), nics);
         let mut body = head.unwrap_or_default();
         end_line(&mut body);
         let has_loopback = |text: &str| text.lines().any(|line| line.trim_start().starts_with("iface lo "));
@@ -93,9 +93,34 @@ fn without_venet(text: &str) -> String {
     text::join(kept.iter().map(String::as_str))
 }
 
+/// Takes `auto` lines of missing cards out of force (they would fail, or wait for DHCP), and puts those
+/// of cards that have come back into force.
+fn without_absent(text: &str, nics: &[String]) -> String {
+    let lines = text.lines().map(|line| {
+        let bare = line.strip_prefix(text::OFF).filter(|bare| is_auto(bare)).unwrap_or(line);
+        let absent = is_auto(bare) && bare.split_whitespace().skip(1).any(|word| is_absent(word, nics));
+        if absent { format!("{}{bare}", text::OFF) } else { bare.to_owned() }
+    });
+    let lines: Vec<String> = lines.collect();
+    text::join(lines.iter().map(String::as_str))
+}
+
+fn is_auto(line: &str) -> bool {
+    line.starts_with("auto ") || line.starts_with("allow-auto ") || line.starts_with("allow-hotplug ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cards_come_and_go() {
+        let with = "auto lo\nauto eth0\niface eth0 inet dhcp\nallow-hotplug ens3\nauto br0\n";
+        let without = "auto lo\n#vz: auto eth0\niface eth0 inet dhcp\n#vz: allow-hotplug ens3\nauto br0\n";
+        assert_eq!(without_absent(with, &[]), without);
+        assert_eq!(without_absent(without, &[]), without);
+        assert_eq!(without_absent(without, &["eth0".to_owned(), "ens3".to_owned()]), with);
+    }
 
     #[test]
     fn old_stanzas_of_venet_go_others_stay() {

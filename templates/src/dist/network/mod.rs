@@ -42,16 +42,22 @@ impl Addresses {
 }
 
 /// Makes the guest's files agree with `addresses`: all that it has now, not only new ones. To be
-/// called at each start and after each change; an empty list removes stale ones.
+/// called at each start and after each change; an empty list removes stale ones. `nics` are the VE's
+/// interfaces besides `venet0`: what the template says about others is out of force as long as they are missing.
 ///
 /// # Errors
 /// The files that could not be written; the others are.
-pub fn set_addresses(root: &GuestRoot, guest: &Guest, addresses: &[IpAddr]) -> Result<Changes, DistError> {
+pub fn set_addresses(
+    root: &GuestRoot,
+    guest: &Guest,
+    addresses: &[IpAddr],
+    nics: &[String],
+) -> Result<Changes, DistError> {
     let (v4, v6) = addresses.iter().partition(|ip| ip.is_ipv4());
     let addresses = Addresses { v4, v6 };
     let mut work = Work::new(root);
     if guest.net.ifupdown {
-        ifupdown::write(&mut work, &addresses);
+        ifupdown::write(&mut work, &addresses, nics);
     }
     if guest.net.networkd {
         networkd::write(&mut work, &addresses);
@@ -61,7 +67,7 @@ pub fn set_addresses(root: &GuestRoot, guest: &Guest, addresses: &[IpAddr]) -> R
         work.put("/etc/NetworkManager/conf.d/00-vz-venet0.conf", &content);
     }
     if guest.net.initscripts {
-        redhat::write(&mut work, &addresses);
+        redhat::write(&mut work, &addresses, nics);
     }
     if guest.net.suse {
         suse::write(&mut work, &addresses);
@@ -70,4 +76,14 @@ pub fn set_addresses(root: &GuestRoot, guest: &Guest, addresses: &[IpAddr]) -> R
         gentoo::write(&mut work, &addresses);
     }
     work.finish()
+}
+
+/// Whether `device` (or the alias `device:N`) is a network card that the VE does not have. Bridges and
+/// the like are made by the guest itself.
+fn is_absent(device: &str, nics: &[String]) -> bool {
+    let card = device.split([':', '.']).next().unwrap_or(device);
+    let numbered =
+        card.strip_prefix("eth").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let predictable = ["eno", "enp", "ens", "enx"].iter().any(|prefix| card.starts_with(prefix));
+    (numbered || predictable) && !nics.iter().any(|nic| nic == card)
 }

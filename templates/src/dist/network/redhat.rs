@@ -1,31 +1,28 @@
 //! Red Hat's initscripts. `ifup-eth` adds only addresses that are not there.
 
-use super::{Addresses, DEVICE, OURS};
+use super::{Addresses, DEVICE, OURS, is_absent};
 use crate::dist::text;
 use crate::dist::work::{Missing, Work};
 
 const DIRECTORY: &str = "/etc/sysconfig/network-scripts";
 const NETWORK: &str = "/etc/sysconfig/network";
 
-pub(super) fn write(work: &mut Work<'_>, addresses: &Addresses) {
-    // Aliases that the original vzctl made would come up with old addresses.
+pub(super) fn write(work: &mut Work<'_>, addresses: &Addresses, nics: &[String]) {
     for name in work.root.list(DIRECTORY) {
-        if name.starts_with("ifcfg-venet0:") {
-            work.remove(&format!("{DIRECTORY}/{name}"));
+        let path = format!("{DIRECTORY}/{name}");
+        match name.strip_prefix("ifcfg-") {
+            // Aliases that the original vzctl made would come up with old addresses.
+            Some(device) if device.starts_with("venet0:") => work.remove(&path),
+            Some(device) => work.edit(&path, Missing::Skip, |old| on_boot(old, is_absent(device, nics))),
+            None => {}
         }
     }
     work.put(&format!("{DIRECTORY}/ifcfg-{DEVICE}"), &interface(addresses));
-    let route = format!("{DIRECTORY}/route-{DEVICE}");
     let route6 = format!("{DIRECTORY}/route6-{DEVICE}");
-    for (path, list, line) in [
-        (&route, &addresses.v4, "default dev venet0 scope link"),
-        (&route6, &addresses.v6, "default dev venet0"),
-    ] {
-        if list.is_empty() {
-            work.remove(path);
-        } else {
-            work.put(path, &format!("{OURS}{line}\n"));
-        }
+    if addresses.v6.is_empty() {
+        work.remove(&route6);
+    } else {
+        work.put(&route6, &format!("{OURS}default dev {DEVICE}\n"));
     }
     work.edit(NETWORK, Missing::Create(0o644), |old| {
         let new = text::assign(old, "NETWORKING", "yes");
@@ -37,6 +34,10 @@ fn interface(addresses: &Addresses) -> String {
     let mut content = format!(
         "{OURS}DEVICE={DEVICE}\nBOOTPROTO=static\nONBOOT=yes\nNM_CONTROLLED=no\nARPCHECK=no\nIPV6_AUTOCONF=no\n"
     );
+    if !addresses.v4.is_empty() {
+        // With this ifup replaces the default route; by a route file it would add it, and complain.
+        content.push_str(&format!("GATEWAYDEV={DEVICE}\n"));
+    }
     for (number, ip) in addresses.v4.iter().enumerate() {
         let suffix = if number == 0 { String::new() } else { number.to_string() };
         content
@@ -51,3 +52,14 @@ fn interface(addresses: &Addresses) -> String {
     }
     content
 }
+
+const OFF: &str = "ONBOOT=no # vz: yes";
+
+/// A card that the VE does not have must not be brought up: the network service would fail.
+fn on_boot(old: &str, absent: bool) -> String {
+    let (from, to) = if absent { (ON, OFF) } else { (&[OFF][..], "ONBOOT=yes") };
+    let lines = old.lines().map(|line| if from.contains(&line.trim()) { to } else { line });
+    text::join(lines)
+}
+
+const ON: &[&str] = &["ONBOOT=yes", "ONBOOT=\"yes\"", "ONBOOT='yes'"];
