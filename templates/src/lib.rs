@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod build;
+pub mod cache;
 pub mod dist;
 pub mod layout;

@@ -66,7 +66,7 @@ impl Compression {
     }
 
     /// Looks at an open file and rewinds it.
-    pub(super) fn detect(file: &mut File) -> io::Result<Self> {
+    pub(crate) fn detect(file: &mut File) -> io::Result<Self> {
         let mut start = [0; 8];
         let mut filled = 0;
         while filled < start.len() {

@@ -33,9 +33,11 @@ use std::path::Path;
 use vzsys::Call;
 
 pub use digest::TreeDigest;
+pub(crate) use digest::{hex, sha256};
 pub use error::{ArchiveError, Fault};
 pub use format::Compression;
 pub use pack::Pack;
+pub(crate) use pack::open_beneath;
 pub use unpack::{Durability, Unpack, check};
 pub use writer::{Entry, EntryKind, Writer};
 

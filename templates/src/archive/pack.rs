@@ -51,7 +51,7 @@ impl std::fmt::Debug for Pack<'_> {
     }
 }
 
-impl<'a> Pack<'a> {
+impl Pack<'_> {
     /// Everything, as it is.
     #[must_use]
     pub fn new() -> Self {
@@ -88,9 +88,9 @@ impl<'a> Pack<'a> {
 
     /// Whom to tell how far it is.
     #[must_use]
-    pub fn progress(mut self, progress: &'a mut dyn FnMut(Progress)) -> Self {
-        self.progress = Some(progress);
-        self
+    pub fn progress<'b>(self, progress: &'b mut dyn FnMut(Progress)) -> Pack<'b> {
+        let Self { shift, exclude, hollow, blank, progress: _ } = self;
+        Pack { shift, exclude, hollow, blank, progress: Some(progress) }
     }
 
     /// Packs the tree at `root` into the new file `archive`, other file systems below it left out.

@@ -37,6 +37,8 @@ pub enum Durability {
 /// ```
 pub struct Unpack<'a> {
     archive: PathBuf,
+    /// What errors call it.
+    name: PathBuf,
     limits: Limits,
     needed: Option<u64>,
     durability: Durability,
@@ -53,13 +55,22 @@ impl<'a> Unpack<'a> {
     /// With the default limits, and the size estimated from the file.
     #[must_use]
     pub fn new(archive: impl Into<PathBuf>) -> Self {
+        let archive = archive.into();
         Self {
-            archive: archive.into(),
+            name: archive.clone(),
+            archive,
             limits: Limits::default(),
             needed: None,
             durability: Durability::default(),
             progress: None,
         }
+    }
+
+    /// The name that errors use instead: where the archive was copied from.
+    #[must_use]
+    pub fn named(mut self, name: &Path) -> Self {
+        self.name = name.to_owned();
+        self
     }
 
     /// Other limits.
@@ -96,7 +107,7 @@ impl<'a> Unpack<'a> {
     /// # Errors
     /// [`ArchiveError`] with the archive's and the member's name; nothing is left then.
     pub fn into(mut self, dest: &Path) -> Result<Summary, ArchiveError> {
-        let archive = self.archive.clone();
+        let archive = self.name.clone();
         let blame = |fault: Fault| fault.at(&archive, None);
         if fs::symlink_metadata(dest).is_ok() {
             return Err(blame(Fault::Exists { path: dest.to_owned() }));
@@ -133,7 +144,7 @@ impl<'a> Unpack<'a> {
     }
 
     fn fill(&mut self, dir: &Path) -> Result<Summary, ArchiveError> {
-        let archive = self.archive.clone();
+        let archive = self.name.clone();
         let needed = self.check_space(dir).map_err(|fault| fault.at(&archive, None))?;
         let root = open_root(dir).map_err(|error| Fault::from(error).at(&archive, None))?;
         // Nobody else looks in while ids and modes are half set; this also drops an inherited setgid.

@@ -1,0 +1,179 @@
+//! Unpacked templates, shared by the overlays of all containers made from them.
+//!
+//! ```text
+//! TEMPLATE/base/<id>/            the tree, complete since it was renamed from <id>.tmp
+//! TEMPLATE/base/<id>.refs/<CTID> who lies on top of it
+//! TEMPLATE/base/<id>.lock        flock: exclusive to unpack or remove, shared to use
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use vzconf::Ctid;
+use vzsys::Call;
+
+use super::{Cache, CacheError, Template};
+use crate::archive::{Durability, Progress, Unpack};
+
+/// A base in use. While it lives nobody removes the tree; [`Cache::add_ref`] makes that last.
+#[derive(Debug)]
+pub struct Base {
+    /// The tree.
+    pub path: PathBuf,
+    /// Its name below `TEMPLATE/base`.
+    pub id: String,
+    _lock: File,
+}
+
+impl Cache {
+    /// `TEMPLATE/base`
+    #[must_use]
+    pub fn bases(&self) -> PathBuf {
+        self.dir.join("base")
+    }
+
+    /// The unpacked tree of a template. The first caller unpacks it (`progress` is told), others wait for that;
+    /// what a killed one left is removed.
+    ///
+    /// # Errors
+    /// [`CacheError::Archive`], [`CacheError::System`].
+    pub fn base(&self, template: &Template, mut progress: impl FnMut(Progress)) -> Result<Base, CacheError> {
+        let id = template.base_id();
+        let bases = self.bases();
+        // Its files are set-uid programs nobody keeps up to date: nothing for the host's users.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&bases);
+        made.call("mkdir", || bases.display().to_string())?;
+        let path = bases.join(&id);
+        loop {
+            let lock = lock(&bases, &id, FlockOperation::LockShared)?;
+            if path.is_dir() {
+                return Ok(Base { path, id, _lock: lock });
+            }
+            drop(lock);
+            let _lock = self::lock(&bases, &id, FlockOperation::LockExclusive)?;
+            if !path.is_dir() {
+                Unpack::new(&template.path)
+                    .needed(template.metadata.as_ref().map(|m| m.unpacked).filter(|bytes| *bytes > 0))
+                    .durability(Durability::Synced)
+                    .progress(&mut progress)
+                    .into(&path)?;
+            }
+        }
+    }
+
+    /// Notes that a container lies on top of a base.
+    ///
+    /// # Errors
+    /// [`CacheError::System`].
+    pub fn add_ref(&self, id: &str, ctid: Ctid) -> Result<(), CacheError> {
+        let refs = self.refs(id);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&refs)
+            .call("mkdir", || refs.display().to_string())?;
+        let path = refs.join(ctid.to_string());
+        File::create(&path).and_then(|file| file.sync_all()).call("open", || path.display().to_string())?;
+        Ok(())
+    }
+
+    /// Takes that back, and removes the base if its template is gone or replaced and nobody else needs it.
+    ///
+    /// # Errors
+    /// [`CacheError::System`].
+    pub fn drop_ref(&self, id: &str, ctid: Ctid) -> Result<(), CacheError> {
+        let path = self.refs(id).join(ctid.to_string());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(vzsys::SysError::from_io("unlink", path.display(), &error).into());
+            }
+            _ => {}
+        }
+        self.prune_one(id, &self.current_ids()?)
+    }
+
+    /// Who lies on top of a base, sorted.
+    #[must_use]
+    pub fn users(&self, id: &str) -> Vec<Ctid> {
+        let entries = fs::read_dir(self.refs(id)).into_iter().flatten().flatten();
+        let mut users: Vec<Ctid> =
+            entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect();
+        users.sort_unstable();
+        users
+    }
+
+    /// Removes every base that no template and no container needs, and what killed commands left.
+    ///
+    /// # Errors
+    /// [`CacheError::System`].
+    pub fn prune(&self) -> Result<(), CacheError> {
+        let current = self.current_ids()?;
+        let Ok(entries) = fs::read_dir(self.bases()) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = name.strip_suffix(".tmp").or_else(|| name.strip_suffix(".refs"));
+            self.prune_one(id.or_else(|| name.strip_suffix(".lock")).unwrap_or(&name), &current)?;
+        }
+        Ok(())
+    }
+
+    fn refs(&self, id: &str) -> PathBuf {
+        self.bases().join(format!("{id}.refs"))
+    }
+
+    fn current_ids(&self) -> Result<Vec<String>, CacheError> {
+        Ok(self.list()?.iter().map(Template::base_id).collect())
+    }
+
+    fn prune_one(&self, id: &str, current: &[String]) -> Result<(), CacheError> {
+        let bases = self.bases();
+        if !bases.is_dir() || current.iter().any(|known| known == id) {
+            return Ok(());
+        }
+        let _lock = match lock(&bases, id, FlockOperation::NonBlockingLockExclusive) {
+            Ok(lock) => lock,
+            // Somebody is about to use it.
+            Err(CacheError::System(error)) if error.errno() == Errno::WOULDBLOCK => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !self.users(id).is_empty() {
+            return Ok(());
+        }
+        for dead in [bases.join(id), bases.join(format!("{id}.tmp")), self.refs(id)] {
+            match fs::remove_dir_all(&dead) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(vzsys::SysError::from_io("unlink", dead.display(), &error).into());
+                }
+                _ => {}
+            }
+        }
+        // Last, while we hold it: who waits for it sees that it is gone and makes a new one.
+        let path = bases.join(format!("{id}.lock"));
+        Ok(fs::remove_file(&path).call("unlink", || path.display().to_string())?)
+    }
+}
+
+/// Takes the lock of one base; the file may be removed by its holder while we wait for it.
+fn lock(bases: &Path, id: &str, how: FlockOperation) -> Result<File, CacheError> {
+    let path = bases.join(format!("{id}.lock"));
+    loop {
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.call("open", || path.display().to_string())?;
+        loop {
+            match flock(&file, how) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(vzsys::SysError::new("flock", path.display(), errno).into()),
+            }
+        }
+        let ours = file.metadata().map(|meta| meta.ino());
+        let there = fs::metadata(&path).map(|meta| meta.ino());
+        if matches!((ours, there), (Ok(ours), Ok(there)) if ours == there) {
+            return Ok(file);
+        }
+    }
+}
