@@ -9,7 +9,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use templates::cache::{Cache, Template};
+use templates::archive::{Durability, Progress, Unpack};
+use templates::cache::{Cache, CacheError, Template};
 use templates::layout::{self, Layout, Wish};
 use vzconf::change::{Changes, Node as ChangeNode};
 use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Paths, Script, names};
@@ -105,7 +106,13 @@ impl Draft {
                 self.file.set(key, &default(key, dir))?;
             }
         }
-        self.file.set("OSTEMPLATE", self.template.name())?;
+        // Plain numbers: programs that read this file know no suffixes.
+        for key in ["DISKSPACE", "DISKINODES", "PHYSPAGES", "SWAPPAGES"] {
+            if let Some(value) = self.config.own(key).map(str::to_owned) {
+                self.file.set(key, &value)?;
+            }
+        }
+        self.file.set("OSTEMPLATE", &self.template.name)?;
         self.file.set("VE_LAYOUT", self.layout.word())?;
         Ok(())
     }
@@ -198,7 +205,7 @@ pub fn plan_text(ve: &Ve<'_>, options: &Options) -> Result<String> {
         "create {} (layout {}) from template {}\nwrite {}:\n{}",
         draft.private.display(),
         draft.layout,
-        draft.template.name(),
+        draft.template.name,
         ve.node.paths.ve_conf(ve.ctid).display(),
         draft.file,
     ))
@@ -273,7 +280,7 @@ fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
     if let Some(name) = &draft.name {
         names::assign(&ve.node.paths, ve.ctid, name, None)?;
     }
-    ve.say(0, &format!("Creating container private area ({})", draft.template.name()));
+    ve.say(0, &format!("Creating container private area ({})", draft.template.name));
     let temp = draft.temp();
     discard(ve, &temp)?;
     fill(ve, draft, &temp)?;
@@ -298,15 +305,22 @@ fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
 
 fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
     let cache = Cache::open(&draft.config.template_dir());
-    let what = || format!("cannot create {}", temp.display());
+    let mut progress = |done: Progress| (ve.node.progress)("Unpacking the template", done.read, done.total);
     match draft.layout {
         Layout::Overlay => {
-            let base = cache.base(&draft.template)?;
-            fs::create_dir(temp).doing(Exit::FsNewVePrvt, what)?;
-            cache.add_ref(&base, ve.ctid)?;
-            layout::create_overlay(temp, base.path(), base.id())?;
+            let base = cache.base(&draft.template, progress)?;
+            fs::create_dir(temp).doing(Exit::FsNewVePrvt, || format!("cannot create {}", temp.display()))?;
+            cache.add_ref(&base.id, ve.ctid)?;
+            layout::create_overlay(temp, &base.path, &base.id)?;
         }
-        Layout::Simfs => cache.unpack(&draft.template, temp)?,
+        Layout::Simfs => {
+            let unpacked = Unpack::new(&draft.template.path)
+                .needed(draft.template.unpacked())
+                .durability(Durability::Lazy)
+                .progress(&mut progress)
+                .into(temp);
+            unpacked.map_err(CacheError::from)?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use templates::cache::Cache;
 use templates::layout;
 use vzconf::{Action, Exit, Script};
 use vzsys::fault;
@@ -64,7 +65,7 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<std::path::PathB
     let base = layout::base_of(private).ok().flatten();
     let trash = layout::discard(private, &ve.node.paths.vz().join("vztmp"))?;
     if let Some(record) = base {
-        templates::cache::drop_ref(&ve.config.template_dir(), &record.base, ve.ctid);
+        Cache::open(&ve.config.template_dir()).drop_ref(&record.base, ve.ctid)?;
     }
     Ok(Some(trash))
 }

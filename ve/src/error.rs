@@ -38,7 +38,7 @@ pub enum Error {
     Cgroup(#[from] beancounters::Error),
     /// The template cache or an archive.
     #[error(transparent)]
-    Cache(#[from] templates::cache::Error),
+    Cache(#[from] templates::cache::CacheError),
     /// The guest's own files.
     #[error("cannot set up the files of container {ctid}")]
     Guest {

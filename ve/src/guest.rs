@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use templates::dist::{self, DistError, DnsParams, Guest, GuestRoot, Identity, Links};
+use templates::dist::{self, DistError, DnsParams, Guest, GuestRoot, Identity};
 use templates::layout::{self, Layout};
 use vzconf::{Config, Exit};
 use vzsys::SysError;
@@ -122,7 +122,7 @@ fn tell(config: &Config, root: &GuestRoot, guest: &Guest) -> Vec<DistError> {
             .and_then(|params| dist::set_dns(root, guest, &params));
         failures.extend(set.err());
     }
-    failures.extend(dist::set_addresses(root, guest, &ips).err());
+    failures.extend(dist::set_addresses(root, guest, &ips, &nics(config)).err());
     failures
 }
 
@@ -136,8 +136,12 @@ pub(crate) fn set_live_hostname(ve: &Ve<'_>, state: &State) -> Result<()> {
 
 /// What the guest finds in `/run` when it boots.
 pub(crate) fn run_files(ve: &Ve<'_>, found: &Found) -> Vec<RunFile> {
-    let own_links = !ve.config.netif().is_empty() || !ve.config.netdev().is_empty();
-    dist::run_files(&found.guest, if own_links { Links::Guest } else { Links::Host })
+    dist::run_files(&found.guest, &nics(&ve.config))
+}
+
+/// The VE's interfaces besides `venet0`.
+fn nics(config: &Config) -> Vec<String> {
+    config.netif().into_iter().map(|netif| netif.ifname).chain(config.netdev()).collect()
 }
 
 /// The tree of a private area, mounted nowhere that anybody sees.

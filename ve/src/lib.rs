@@ -30,4 +30,4 @@ mod wait;
 
 pub use dismantle::describe;
 pub use error::{Error, Result};
-pub use node::{Node, Say, Ve};
+pub use node::{Node, Progress, Say, Ve};

@@ -13,6 +13,9 @@ use crate::state::State;
 /// goes to standard error) and its text.
 pub type Say = Box<dyn Fn(i32, &str)>;
 
+/// Is told how far something long is: what, bytes done, bytes in all (0 when nobody knows).
+pub type Progress = Box<dyn Fn(&str, u64, u64)>;
+
 /// The host.
 pub struct Node {
     /// Where everything lies.
@@ -25,6 +28,8 @@ pub struct Node {
     pub vzmon: PathBuf,
     /// Where lines of progress go.
     pub say: Say,
+    /// Where progress goes; nowhere unless set.
+    pub progress: Progress,
 }
 
 impl std::fmt::Debug for Node {
@@ -42,7 +47,7 @@ impl Node {
         let global = Config::global(&paths)?;
         let vzctl = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vzctl"));
         let vzmon = find_vzmon(&vzctl);
-        Ok(Self { paths, global, vzctl, vzmon, say })
+        Ok(Self { paths, global, vzctl, vzmon, say, progress: Box::new(|_, _, _| {}) })
     }
 
     /// A VE by number or name.

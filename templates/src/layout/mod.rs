@@ -97,7 +97,9 @@ pub enum LayoutError {
         path: PathBuf,
     },
     /// The file system cannot map ids.
-    #[error("the file system of {path} cannot be mounted with mapped ids (kernel 5.12 and ext4, xfs or btrfs can)")]
+    #[error(
+        "the file system of {path} cannot be mounted with mapped ids (kernel 5.12 and ext4, xfs or btrfs can)"
+    )]
     NoIdmap {
         /// The private area.
         path: PathBuf,

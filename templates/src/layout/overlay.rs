@@ -1,6 +1,7 @@
 //! An overlay over a shared, unpacked template.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
@@ -14,6 +15,8 @@ use vzsys::{Call, SysError};
 use super::{LayoutError, layer};
 
 const RECORD: &str = "layout.json";
+/// Any range will do to try whether ids can be mapped.
+const PROBE_IDS: u32 = 0x1000_0000;
 
 /// `layout.json` of an overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +52,8 @@ pub(super) fn is_there(private: &Path) -> bool {
 }
 
 pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
-    let failed = |source| LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)(source);
+    let failed =
+        |source| LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)(source);
     let record = Record { version: 1, layout: "overlay".to_owned(), base: id.to_owned() };
     let make = || -> Result<(), SysError> {
         let top = fs::metadata(base).call("stat", || base.display().to_string())?;
@@ -104,7 +108,12 @@ pub(super) fn supported(parent: &Path) -> Result<(), SysError> {
     for name in ["upper", "work", "lower"] {
         fs::create_dir(dir.path().join(name)).call("mkdir", || name)?;
     }
-    let lower = Detached::copy_of(&dir.path().join("lower"), false)?;
-    let own = Detached::copy_of(dir.path(), false)?;
-    combine(&lower, &own, None).map(drop)
+    // With mapped ids, as a VE will have it: overlayfs takes such layers since 5.19 only.
+    let ids = IdRange::at(PROBE_IDS);
+    let userns = ids.user_namespace()?;
+    let mapped = |path: &Path| -> Result<Detached, SysError> {
+        let layer = Detached::copy_of(path, false)?;
+        layer.idmap(userns.as_fd()).map(|()| layer)
+    };
+    combine(&mapped(&dir.path().join("lower"))?, &mapped(dir.path())?, Some(ids)).map(drop)
 }

@@ -2,6 +2,7 @@
 
 mod verbs;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use vzconf::{Ctid, Exit, Lock, Paths};
 
 use crate::cli::{self, CtWord, Invocation, Request, Verb};
 use crate::complete::{Sources, answer};
-use crate::report::Report;
+use crate::report::{Bar, Report};
 
 /// What a monitor executes when its VE has ended: not for people.
 const ENDED: &str = "__ended";
@@ -66,7 +67,8 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
     if !rustix::process::geteuid().is_root() {
         return Err(refused(Exit::NoAccess, "vzctl must be run by root"));
     }
-    let node = Node::open(Paths::host(), report.say())?;
+    let mut node = Node::open(Paths::host(), report.say())?;
+    node.progress = progress(report);
     report.configure(&node.global);
     let mut ve = node.find(&ct.0)?;
     report.about(ve.ctid);
@@ -81,6 +83,21 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
         lock.release()?;
     }
     done
+}
+
+/// A bar for each thing that takes long, gone when the next one begins.
+fn progress(report: &Rc<Report>) -> ve::Progress {
+    let report = Rc::clone(report);
+    let bar: RefCell<Option<(String, Bar)>> = RefCell::new(None);
+    Box::new(move |label, done, total| {
+        let mut bar = bar.borrow_mut();
+        if bar.as_ref().is_none_or(|(shown, _)| shown != label) {
+            *bar = Some((label.to_owned(), report.bar(label, (total > 0).then_some(total))));
+        }
+        if let Some((_, bar)) = &*bar {
+            bar.reach(done);
+        }
+    })
 }
 
 fn check(ve: &Ve<'_>, verb: &Verb) -> Result<(), Error> {
