@@ -175,8 +175,10 @@ fn configure() {
     rustix::system::sethostname(b"node.test").unwrap();
 }
 
-/// Addresses of the node, on its loopback device: VEs reach them through their default route.
+/// Addresses of the node, on its loopback device: VEs reach them through their default route. It
+/// forwards, as `make install` has it.
 fn network() {
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
     run("ip", &["link", "set", "lo", "up"]).ok();
     run("ip", &["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
     run("ip", &["-6", "address", "add", "fd99::1/128", "dev", "lo"]).ok();

@@ -27,15 +27,10 @@ impl Node {
         &self.dir
     }
 
-    /// An empty directory for the test's own files.
-    ///
-    /// # Panics
-    /// When it cannot be made.
+    /// An empty directory for the test's own files, `/run/scratch`.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
-        let dir = Path::new("/run/scratch").to_owned();
-        fs::create_dir_all(&dir).unwrap();
-        dir
+        PathBuf::from("/run/scratch")
     }
 
     /// The first of the node's CTIDs.

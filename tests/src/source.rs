@@ -13,6 +13,18 @@ pub fn compile(dir: &Path, name: &str, source: &str) -> Option<PathBuf> {
     build(dir, name, source, &["-static"])
 }
 
+/// Compiles a freestanding program: it has `_start` and no libc. `None` without a C compiler.
+///
+/// # Panics
+/// When the program does not compile.
+#[must_use]
+pub fn compile_bare(dir: &Path, name: &str, source: &str) -> Option<PathBuf> {
+    build(dir, name, source, &BARE)
+}
+
+const BARE: [&str; 6] =
+    ["-static", "-nostdlib", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protector"];
+
 /// Compiles a freestanding 32-bit program: it has `_start` and no libc, so that no 32-bit libraries need
 /// be installed. `None` when the compiler cannot.
 ///

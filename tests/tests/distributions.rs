@@ -1,0 +1,124 @@
+//! Real distributions: they boot to their default target with nothing failed, can be reached, and stop by
+//! their own way.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use vztests::{Node, Ve, on_node, run, until};
+
+const BOOT: Duration = Duration::from_secs(120);
+const ADDRESS: &str = "10.30.0.1";
+
+/// Creates and starts a VE of a template.
+fn boot<'n>(node: &'n Node, template: &str) -> Option<Ve<'n>> {
+    if !node.has_template(template) {
+        return None;
+    }
+    let ve = node.ve(1);
+    ve.ok(
+        "create",
+        &["--ostemplate", template, "--config", "vswap-1g", "--hostname", "guest.test", "--ipadd", ADDRESS],
+    );
+    ve.ok("start", &["--wait"]).says("Container started successfully");
+    Some(ve)
+}
+
+fn has_systemd_running(ve: &Ve<'_>) {
+    let mut last = String::new();
+    until("systemd has finished booting", BOOT, || {
+        last = ve.run("exec2", &["systemctl is-system-running"]).out();
+        !["initializing", "starting", ""].contains(&last.trim())
+    });
+    let failed = ve.run("exec2", &["systemctl --failed --no-legend --plain; for u in $(systemctl --failed --no-legend --plain | cut -d' ' -f1); do systemctl status --no-pager -l $u; done"]);
+    assert_eq!(last.trim(), "running", "{failed}");
+}
+
+/// What holds for every guest, whatever its init.
+fn is_a_whole_system(ve: &Ve<'_>) {
+    assert_eq!(ve.sh("hostname"), "guest.test");
+    until("it answers a ping", Duration::from_secs(20), || {
+        run("ping", &["-q", "-c", "1", "-W", "1", ADDRESS]).code == 0
+    });
+    until("sshd answers", Duration::from_secs(60), || {
+        let Ok(mut stream) = TcpStream::connect((ADDRESS, 22)) else { return false };
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut banner = [0; 4];
+        stream.read_exact(&mut banner).is_ok() && &banner == b"SSH-"
+    });
+    assert_eq!(ve.sh("id -u; stat -c %u /etc/passwd"), "0\n0");
+    ve.sh("touch /root/file && ls /root/file");
+    // A service user can be become, and owns what it makes.
+    let nobody = ve.sh("su -s /bin/sh nobody -c 'id -u; touch /tmp/of-nobody; stat -c %U /tmp/of-nobody'");
+    assert!(nobody.ends_with("\nnobody"), "{nobody}");
+}
+
+/// Clean, and quick.
+fn stops_by_itself(ve: &Ve<'_>) {
+    let stop = ve.ok("stop", &[]).says("Container was stopped").never_says("Killing");
+    assert!(stop.took < Duration::from_secs(20), "{stop}");
+    ve.is("exist unmounted down");
+}
+
+/// Everything that is promised of a guest with systemd.
+fn systemd_guest(template: &str) {
+    on_node(|node| {
+        let Some(ve) = boot(node, template) else { return };
+        has_systemd_running(&ve);
+        is_a_whole_system(&ve);
+        assert_eq!(ve.sh("systemd-detect-virt --container").lines().next(), Some("lxc"));
+        // Its init makes cgroups of its own inside the VE's.
+        assert!(ve.sh("cat /proc/self/cgroup /proc/1/cgroup").contains("init.scope"));
+        let old = ve.init().unwrap();
+        let _ = ve.run("exec", &["reboot"]);
+        until("it comes back", BOOT, || ve.init().is_some_and(|init| init != old));
+        until("it can be entered", BOOT, || ve.run("exec2", &["true"]).code == 0);
+        has_systemd_running(&ve);
+        stops_by_itself(&ve);
+    });
+}
+
+/// The same of any other.
+fn other_guest(template: &str, init: &str) {
+    on_node(|node| {
+        let Some(ve) = boot(node, template) else { return };
+        is_a_whole_system(&ve);
+        assert_eq!(ve.sh("cat /proc/1/comm"), init);
+        let old = ve.init().unwrap();
+        let _ = ve.run("exec", &["reboot"]);
+        until("it comes back", BOOT, || ve.init().is_some_and(|init| init != old));
+        until("it can be entered", BOOT, || ve.run("exec2", &["true"]).code == 0);
+        until("it answers a ping", BOOT, || run("ping", &["-q", "-c", "1", "-W", "1", ADDRESS]).code == 0);
+        stops_by_itself(&ve);
+    });
+}
+
+mod boot {
+    use super::*;
+
+    #[test]
+    fn debian_12() {
+        systemd_guest("debian-12-x86_64-minimal");
+    }
+
+    #[test]
+    fn debian_13() {
+        systemd_guest("debian-13-x86_64-minimal");
+    }
+
+    #[test]
+    fn debian_12_i386() {
+        systemd_guest("debian-12-i386-minimal");
+    }
+
+    #[test]
+    fn debian_12_with_sysvinit() {
+        other_guest("debian-12-x86_64-sysvinit", "init");
+    }
+
+    #[test]
+    fn debian_12_with_openrc() {
+        other_guest("debian-12-x86_64-openrc", "init");
+    }
+}
