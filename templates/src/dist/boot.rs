@@ -29,7 +29,7 @@ pub fn pre_start(root: &GuestRoot, guest: &Guest) -> Result<Changes, DistError> 
         InitKind::Unknown => {}
     }
     if guest.openrc {
-        work.edit("/etc/rc.conf", Missing::Create(0o644), |old| text::assign(old, "rc_sys", "lxc"));
+        work.edit("/etc/rc.conf", Missing::Create(0o644), openrc);
     } else if guest.init != InitKind::Busybox {
         // No file system check: there is no device to check.
         work.edit("/fastboot", Missing::Create(0o644), str::to_owned);
@@ -78,6 +78,11 @@ fn upstart(work: &mut Work<'_>, guest: &Guest) {
         let job = format!("{note}start on starting ssh\ntask\nscript\n{}end script\n", host_keys());
         work.put("/etc/init/vz_ssh_keys.conf", &job);
     }
+}
+
+/// No services for hardware, and no cgroup mounts besides the one that is there.
+fn openrc(old: &str) -> String {
+    text::assign(&text::assign(old, "rc_sys", "lxc"), "rc_cgroup_mode", "unified")
 }
 
 fn openrc_init(work: &mut Work<'_>) {
