@@ -10,10 +10,12 @@ use vzsys::launch::Confinement;
 use vzsys::process::{Ended, PidFd};
 
 use crate::cgroup::{self, JoinPoints};
+use crate::dismantle::describe;
 use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
 use crate::scripts::PATH;
 use crate::session::{self, Input};
+use crate::start;
 
 /// How long an init that was never released may take to go.
 const ENDS: std::time::Duration = std::time::Duration::from_secs(10);
@@ -44,6 +46,10 @@ impl Door {
     /// The door of a running VE.
     pub(crate) fn open(ve: &Ve<'_>) -> Result<Self> {
         let state = ve.must_run()?;
+        // The VE can be entered without a monitor; a failure to get it one must not hinder that.
+        if let Err(error) = start::adopt(ve, &state) {
+            ve.say(-1, &format!("WARNING: the container has no monitor: {}", describe(&error)));
+        }
         let gone = || Error::refused(Exit::VeNotRunning, "Container is not running");
         let init = state.init.open().doing(Exit::System, || entering(ve.ctid))?.ok_or_else(gone)?;
         let points = cgroup::join_points(ve)?;

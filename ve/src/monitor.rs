@@ -29,7 +29,12 @@ pub enum Task {
     /// Start it.
     Launch(Box<LaunchPlan>),
     /// Watch one that runs, whose monitor died.
-    Adopt(ProcRef),
+    Adopt {
+        /// Its init.
+        init: ProcRef,
+        /// Whether it has a user namespace.
+        user_namespace: bool,
+    },
 }
 
 /// `vzctl` to `vzmon`.

@@ -298,15 +298,24 @@ fn wait_until_up(ve: &Ve<'_>, state: &State) -> Result<()> {
     }
 }
 
-/// Starts a new monitor for a VE whose monitor died. It adopts init and serves from then on.
+/// Starts a new monitor for a VE whose monitor died. It adopts init and serves from then on. Verbs that
+/// take no lock call this too: whoever comes second leaves it to the first.
 pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
     if state.monitor.alive() {
         return Ok(());
     }
+    let path = ve.run_dir().join("adopt.lock");
+    let lock = std::fs::File::create(&path)
+        .doing(Exit::System, || format!("cannot create {}", path.display()))?;
+    let current = ve.running();
+    let Some(state) = current.filter(|state| lock.try_lock().is_ok() && !state.monitor.alive()) else {
+        return Ok(());
+    };
     ve.say(1, "The monitor of the container died; starting a new one");
-    let (monitor, monitor_ref) = start_monitor(ve, Task::Adopt(state.init))?;
+    let task = Task::Adopt { init: state.init, user_namespace: state.ids.is_some() };
+    let (monitor, monitor_ref) = start_monitor(ve, task)?;
     monitor.started().map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
-    State { monitor: monitor_ref, ..state.clone() }.save(&ve.run_dir())
+    State { monitor: monitor_ref, ..state }.save(&ve.run_dir())
 }
 
 /// Runs `work` in a stopped VE that has all but a running init, and takes it down again.

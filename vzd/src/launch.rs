@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use ve::monitor::{FromMonitor, Order, Task, ToMonitor};
 use vzsys::channel::Channel;
 use vzsys::launch::{self, FromInit, LaunchError, LaunchPlan, Stage, ToInit, Waiting};
-use vzsys::process::{PidFd, ProcRef};
-use vzsys::{Result, SysError, spawn};
+use vzsys::process::ProcRef;
+use vzsys::{Result, SysError, join, spawn};
 
 use crate::watch::{Init, Watch};
+
+/// Open files that a VE's processes may ask for; systemd's own default since 240.
+const FILES: u64 = 524_288;
 
 /// Takes the order from the inherited channel, carries it out, and watches until init has ended.
 pub fn main() -> ExitCode {
@@ -27,7 +30,7 @@ pub fn main() -> ExitCode {
     let _ = nix_name(&order);
     let taken = match &order.task {
         Task::Launch(plan) => start(plan, &channel),
-        Task::Adopt(init) => adopt(*init),
+        Task::Adopt { init, user_namespace } => adopt(*init, *user_namespace),
     };
     match taken {
         Ok(Some((init, console))) => {
@@ -54,6 +57,7 @@ fn nix_name(order: &Order) -> Result<()> {
 type Taken = Option<(Init, Option<OwnedFd>)>;
 
 fn start(plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, LaunchError> {
+    raise_limits();
     let waiting = launch::clone_init(plan)?;
     let started = escort(&waiting, vzctl);
     if !matches!(started, Ok(Some(_))) {
@@ -120,8 +124,18 @@ fn wait(init: &Waiting, vzctl: &Channel, released: bool) -> Result<(bool, bool)>
 }
 
 /// A monitor died, and the console with it; init runs on and gets a new one of each.
-fn adopt(init: ProcRef) -> std::result::Result<Taken, LaunchError> {
+fn adopt(init: ProcRef, user_namespace: bool) -> std::result::Result<Taken, LaunchError> {
     let Some(pidfd) = init.open().map_err(failed)? else { return Ok(None) };
-    let pidfd: PidFd = pidfd;
-    Ok(Some((Init::Stranger(pidfd), None)))
+    // A VE without a console is better than none watched.
+    let console = join::renew_console(&pidfd, user_namespace).ok();
+    Ok(Some((Init::Stranger(pidfd), console)))
+}
+
+/// Guests set limits of their own up to the hard one, which our starter may have lowered. Without
+/// CAP_SYS_RESOURCE it stays.
+fn raise_limits() {
+    let files = getrlimit(Resource::Nofile);
+    if files.maximum.is_some_and(|hard| hard < FILES) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: files.current, maximum: Some(FILES) });
+    }
 }

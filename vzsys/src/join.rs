@@ -301,3 +301,38 @@ pub fn set_hostname(init: &PidFd, name: &str) -> Result<()> {
         },
     }
 }
+
+/// Gives a running VE a new console after the old one's master was lost: a new pseudo-terminal of its
+/// devpts, mounted on `/dev/console`. Programs that open the console anew, as init systems do, use it.
+/// Returns the master.
+///
+/// # Errors
+/// The errno of entering the VE or of its terminal or mount calls.
+pub fn renew_console(init: &PidFd, user_namespace: bool) -> Result<OwnedFd> {
+    let (ours, theirs) = Channel::pair()?;
+    let Cloned::Parent { pidfd, .. } = raw::clone3(0, None, libc::SIGCHLD)? else {
+        drop(ours);
+        let failed = renew_inside(init, user_namespace, &theirs).err();
+        let _ = failed.map(|error| theirs.send(&Report::EnterFailed(error.to_string()), None));
+        raw::exit_now(0)
+    };
+    drop(theirs);
+    let report = ours.receive::<Report>();
+    PidFd::from_fd(pidfd).reap()?;
+    match report? {
+        Some((Report::Terminal, Some(master))) => Ok(master),
+        Some((Report::EnterFailed(error), _)) => Err(SysError::new("console", error, Errno::IO)),
+        _ => Err(SysError::new("console", "the helper process ended", Errno::IO)),
+    }
+}
+
+fn renew_inside(init: &PidFd, user_namespace: bool, channel: &Channel) -> Result<()> {
+    let user = if user_namespace { libc::CLONE_NEWUSER } else { 0 };
+    raw::setns(init.as_fd(), (user | libc::CLONE_NEWNS) as u64)?;
+    become_root()?;
+    let (master, slave) = crate::launch::open_pty()?;
+    let console = std::path::Path::new("/dev/console");
+    crate::mount::umount_lazy(console)?;
+    crate::mount::Detached::copy_of(std::path::Path::new(&slave), false)?.attach(console)?;
+    channel.send(&Report::Terminal, Some(master.as_fd()))
+}
