@@ -8,3 +8,4 @@ pub mod complete;
 pub mod list;
 pub mod report;
 pub mod run;
+pub mod tmpl;

@@ -1,6 +1,7 @@
 //! One header block: its fields, its numbers, its checksum.
 
 use super::error::Fault;
+use super::sparse::Segment;
 use super::stream::BLOCK;
 
 /// Which dialect a header speaks.
@@ -90,18 +91,18 @@ impl Header {
     }
 
     /// The sparse map of a GNU `S` header: its segments, whether more blocks follow, and the real size.
-    pub(super) fn sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64), Fault> {
+    pub(super) fn sparse(&self) -> Result<(Vec<Segment>, bool, u64), Fault> {
         let (segments, more) = segments(&self.block[386..482], self.block[482])?;
         Ok((segments, more, unsigned(&self.block[483..495])?))
     }
 }
 
 /// A continuation block of a GNU sparse map.
-pub(super) fn sparse_block(block: &[u8; BLOCK]) -> Result<(Vec<(u64, u64)>, bool), Fault> {
+pub(super) fn sparse_block(block: &[u8; BLOCK]) -> Result<(Vec<Segment>, bool), Fault> {
     segments(&block[..504], block[504])
 }
 
-fn segments(bytes: &[u8], more: u8) -> Result<(Vec<(u64, u64)>, bool), Fault> {
+fn segments(bytes: &[u8], more: u8) -> Result<(Vec<Segment>, bool), Fault> {
     let mut list = Vec::new();
     for entry in bytes.chunks_exact(24) {
         if entry[0] == 0 {

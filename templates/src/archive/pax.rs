@@ -2,8 +2,11 @@
 
 use super::error::Fault;
 
+/// Key and value.
+pub(super) type Record = (Vec<u8>, Vec<u8>);
+
 /// The records of one extended header, in order (old sparse maps repeat keys).
-pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Record>, Fault> {
     let wrong = |what: &'static str| Fault::corrupt(format!("an extended header with {what}"));
     let mut records = Vec::new();
     // GNU tar and others pad with NULs at times.

@@ -333,7 +333,7 @@ fn gid(member: &Member) -> Gid {
 fn times(member: &Member) -> Timestamps {
     let (seconds, nanos) = member.mtime;
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT.into() },
+        last_access: Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos.into() },
     }
 }

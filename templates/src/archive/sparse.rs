@@ -7,16 +7,19 @@ use super::stream::{BLOCK, Stream, padding};
 /// A real file has a segment per extent; this many would be a map of 64 MiB.
 const MOST: usize = 4 << 20;
 
+/// Offset and length.
+pub(super) type Segment = (u64, u64);
+
 /// The segments of a file in order, and its real size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Map {
-    pub(super) segments: Vec<(u64, u64)>,
+    pub(super) segments: Vec<Segment>,
     pub(super) size: u64,
 }
 
 impl Map {
     /// Checks that the segments ascend, lie in the file and hold `stored` bytes in all.
-    pub(super) fn new(segments: Vec<(u64, u64)>, size: u64, stored: u64) -> Result<Self, Fault> {
+    pub(super) fn new(segments: Vec<Segment>, size: u64, stored: u64) -> Result<Self, Fault> {
         let (mut end, mut sum) = (0u64, 0u64);
         for &(offset, length) in &segments {
             let next = offset.checked_add(length).filter(|&next| offset >= end && next <= size);
@@ -37,7 +40,7 @@ pub(super) struct Records {
     pub(super) name: Option<Vec<u8>>,
     size: Option<u64>,
     major: Option<u64>,
-    segments: Option<Vec<(u64, u64)>>,
+    segments: Option<Vec<Segment>>,
     offset: Option<u64>,
 }
 
@@ -83,15 +86,15 @@ impl Records {
     }
 }
 
-fn pairs(numbers: &[u64]) -> Result<Vec<(u64, u64)>, Fault> {
-    if numbers.len() % 2 != 0 {
+fn pairs(numbers: &[u64]) -> Result<Vec<Segment>, Fault> {
+    if !numbers.len().is_multiple_of(2) {
         return Err(Fault::corrupt("half a piece of a sparse file"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
 /// Decimal numbers, one a line: how many pieces, then offset and length of each; padded to a block.
-fn map_in_data(stream: &mut Stream, stored: u64) -> Result<(Vec<(u64, u64)>, u64), Fault> {
+fn map_in_data(stream: &mut Stream, stored: u64) -> Result<(Vec<Segment>, u64), Fault> {
     let mut used = 0;
     let mut line = Vec::new();
     let mut count = None;

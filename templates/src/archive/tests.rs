@@ -79,17 +79,31 @@ fn awkward(root: &Path) {
     fs::write(at("acl/file"), "x").unwrap();
     xattr(&at("acl/file"), "system.posix_acl_access", &acl(&wide));
     xattr(&at("acl"), "system.posix_acl_default", &acl(&wide));
+    sparse_files(root);
+    odd_names(root);
+    fs::set_permissions(at("run"), fs::Permissions::from_mode(0o1777)).unwrap();
+    set_time(&at("caps"), -77, 250_000_000);
+    set_time(&at("dangling"), 1_000_000_000, 123_456_789);
+    set_time(&at("etc"), 0, 0);
+    set_time(&at("empty"), 1_234_567_890, 1);
+}
+
+fn sparse_files(root: &Path) {
     for (name, pieces, size) in [
         ("sparse", &[(0u64, &b"head"[..]), (1 << 20, b"middle")][..], 3u64 << 20),
         ("all-hole", &[], 9 << 30),
         ("tail", &[((64 << 20) - 4, b"tail")], 64 << 20),
     ] {
-        let file = fs::File::create(at(name)).unwrap();
+        let file = fs::File::create(root.join(name)).unwrap();
         file.set_len(size).unwrap();
         for (offset, bytes) in pieces {
             file.write_all_at(bytes, *offset).unwrap();
         }
     }
+}
+
+fn odd_names(root: &Path) {
+    let at = |name: &str| root.join(name);
     use std::os::unix::ffi::OsStrExt;
     fs::write(root.join(std::ffi::OsStr::from_bytes(b"not-utf8-\xff\xfe")), "x").unwrap();
     fs::write(at("new\nline"), vec![7; 100_000]).unwrap();
@@ -100,11 +114,6 @@ fn awkward(root: &Path) {
     }
     fs::write(long.join("f".repeat(255)), "deep").unwrap();
     symlink("t".repeat(300), at("long-link")).unwrap();
-    fs::set_permissions(at("run"), fs::Permissions::from_mode(0o1777)).unwrap();
-    set_time(&at("caps"), -77, 250_000_000);
-    set_time(&at("dangling"), 1_000_000_000, 123_456_789);
-    set_time(&at("etc"), 0, 0);
-    set_time(&at("empty"), 1_234_567_890, 1);
 }
 
 fn unpack(archive: &Path, dest: &Path) -> TreeDigest {
@@ -243,6 +252,8 @@ fn file(path: &str) -> (Entry, &'static [u8]) {
     (Entry::new(path, EntryKind::File, 0o644), b"evil")
 }
 
+type Case<'a> = (&'a str, Vec<(Entry, &'a [u8])>);
+
 fn link(path: &str, to: &str) -> (Entry, &'static [u8]) {
     (Entry::new(path, EntryKind::Symlink(to.into()), 0o777), b"")
 }
@@ -289,7 +300,7 @@ impl Outside {
 
 #[test]
 fn hostile_members_are_refused_and_nothing_stays() {
-    let cases: Vec<(&str, Vec<(Entry, &[u8])>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("refused: a name with '..'", vec![file("../victim")]),
         ("refused: a name with '..'", vec![file("a/../../victim")]),
         ("refused: a name with '..'", vec![file("x"), hard("y", "../victim")]),
@@ -345,7 +356,7 @@ fn limits_hold() {
     let small = Limits { bytes: 1000, entries: 3, path: 50, xattrs: 100 };
     let mut fat = file("fat");
     fat.0.xattrs.push((b"user.a".to_vec(), vec![1; 200]));
-    let cases: Vec<(&str, Vec<(Entry, &[u8])>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("unpacked size above the limit of 1000", vec![file("x"), (file("y").0, &[0; 2000])]),
         ("number of members above the limit of 3", vec![file("a"), file("b"), file("c"), file("d")]),
         ("length of a path above the limit of 50", vec![file(&"long/".repeat(12))]),

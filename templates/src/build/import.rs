@@ -54,31 +54,40 @@ pub enum Identity {
     Keep,
 }
 
-/// Makes a template of a container's root, which may be running. `shift` is taken off every id: the VE's base
-/// where `root` is mounted with its ids, 0 where it is as on disk.
+/// A container's root to be made a template; it may be running.
+#[derive(Debug, Clone)]
+pub struct Snapshot<'a> {
+    /// Its root tree.
+    pub root: &'a Path,
+    /// Taken off every id: the VE's base where `root` is mounted with its ids, 0 where it is as on disk.
+    pub shift: u32,
+    /// Whether to keep machine id and host keys.
+    pub identity: Identity,
+    /// Where it came from, for the metadata.
+    pub origin: String,
+}
+
+/// Makes a template of a container's root.
 ///
 /// # Errors
 /// [`BuildError`].
 pub fn snapshot(
     cache: &Cache,
-    root: &Path,
-    shift: u32,
+    from: Snapshot<'_>,
     name: &str,
-    identity: Identity,
-    origin: String,
     replace: Replace,
     say: &mut dyn FnMut(Event<'_>),
 ) -> Result<Template, BuildError> {
     let maker = Maker::new(cache, name, replace)?;
-    let metadata = Metadata { origin, ..inspect(root, root)? };
+    let metadata = Metadata { origin: from.origin, ..inspect(from.root, from.root)? };
     let mut how =
-        Pack::new().shift(shift).hollow(&["proc", "sys", "dev", "run", "tmp", "var/tmp", "lost+found"]);
-    if identity == Identity::Drop {
+        Pack::new().shift(from.shift).hollow(&["proc", "sys", "dev", "run", "tmp", "var/tmp", "lost+found"]);
+    if from.identity == Identity::Drop {
         how = how
             .exclude(&["etc/ssh/ssh_host_*", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"])
             .blank(&["etc/machine-id"]);
     }
-    pack(maker, how, root, metadata, say)
+    pack(maker, how, from.root, metadata, say)
 }
 
 /// Packs a tree and publishes it.

@@ -2,15 +2,20 @@
 //!
 //! Everything is made in a directory of its own beside the cache, and appears there by a rename.
 
+mod debian;
 mod error;
 mod import;
 mod inspect;
+mod recipe;
+mod sources;
 mod tiny;
 
 use std::path::PathBuf;
 
+pub use debian::debian;
 pub use error::BuildError;
-pub use import::{Identity, import, snapshot};
+pub use import::{Identity, Snapshot, import, snapshot};
+pub use recipe::{Init, Options, Recipe};
 pub use tiny::{NAME as TINY, tiny};
 
 use crate::archive::{Compression, Progress};
