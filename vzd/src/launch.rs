@@ -128,7 +128,7 @@ fn adopt(init: ProcRef, user_namespace: bool) -> std::result::Result<Taken, Laun
     let Some(pidfd) = init.open().map_err(failed)? else { return Ok(None) };
     // A VE without a console is better than none watched.
     let console = join::renew_console(&pidfd, user_namespace).ok();
-    Ok(Some((Init::Stranger(pidfd), console)))
+    Ok(Some((Init::Stranger(pidfd, init), console)))
 }
 
 /// Guests set limits of their own up to the hard one, which our starter may have lowered. Without

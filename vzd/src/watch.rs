@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use ve::monitor::Order;
-use vzsys::process::{Ended, PidFd};
+use vzsys::process::{Ended, PidFd, ProcRef};
 
 use crate::console::Console;
 
@@ -17,27 +17,30 @@ use crate::console::Console;
 pub(crate) enum Init {
     /// Our child: its exit status tells how it ended.
     Child(PidFd),
-    /// Somebody else's: only that it has ended can be seen.
-    Stranger(PidFd),
+    /// Somebody else's.
+    Stranger(PidFd, ProcRef),
 }
 
 impl Init {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Child(fd) | Self::Stranger(fd) => fd.as_fd(),
+            Self::Child(fd) | Self::Stranger(fd, _) => fd.as_fd(),
         }
     }
 
     /// How it ended, in one word for `vzctl`. The kernel ends the init of a pid namespace by these two
     /// signals when it calls reboot(2) (since 3.4; reboot(2), "Behavior inside PID namespaces").
     fn how_it_ended(&self) -> String {
-        let Self::Child(fd) = self else { return "unknown".to_owned() };
-        match fd.reap() {
-            Ok(Ended::Killed(libc_signal::SIGHUP)) => "reboot".to_owned(),
-            Ok(Ended::Killed(libc_signal::SIGINT)) => "halt".to_owned(),
-            Ok(Ended::Killed(signal)) => format!("signal:{signal}"),
-            Ok(Ended::Exited(code)) => format!("exit:{code}"),
-            Err(_) => "unknown".to_owned(),
+        let ended = match self {
+            Self::Child(fd) => fd.reap().ok(),
+            Self::Stranger(fd, init) => fd.ended_elsewhere(*init),
+        };
+        match ended {
+            Some(Ended::Killed(libc_signal::SIGHUP)) => "reboot".to_owned(),
+            Some(Ended::Killed(libc_signal::SIGINT)) => "halt".to_owned(),
+            Some(Ended::Killed(signal)) => format!("signal:{signal}"),
+            Some(Ended::Exited(code)) => format!("exit:{code}"),
+            None => "unknown".to_owned(),
         }
     }
 }

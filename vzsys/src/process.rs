@@ -49,6 +49,8 @@ impl ProcRef {
 struct Stat {
     start_time: u64,
     dead: bool,
+    /// Wait status, of a zombie.
+    exit_code: i32,
 }
 
 fn stat_path(pid: i32) -> String {
@@ -62,7 +64,9 @@ fn read_stat(pid: i32) -> Option<Stat> {
     let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let dead = matches!(fields.next()?, "Z" | "X" | "x");
-    Some(Stat { start_time: fields.nth(18)?.parse().ok()?, dead })
+    let start_time = fields.nth(18)?.parse().ok()?;
+    let exit_code = fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0);
+    Some(Stat { start_time, dead, exit_code })
 }
 
 /// The start time of a process, zombies included; `None` when there is no such pid.
@@ -82,6 +86,16 @@ pub fn threads() -> usize {
             1 => return 1,
             n if Instant::now() >= deadline => return n,
             _ => std::thread::yield_now(),
+        }
+    }
+}
+
+impl Ended {
+    /// From a wait status, as wait(2) encodes it.
+    fn from_status(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self::Exited(status >> 8 & 0xff),
+            signal => Self::Killed(signal),
         }
     }
 }
@@ -156,6 +170,17 @@ impl PidFd {
         }
     }
 
+    /// How a process ended that is not our child: by its pidfd (6.15), or from its zombie while there is
+    /// one. `None` when nobody can tell any more.
+    #[must_use]
+    pub fn ended_elsewhere(&self, process: ProcRef) -> Option<Ended> {
+        let zombie = || {
+            read_stat(process.pid).filter(|stat| stat.dead && stat.start_time == process.start_time)
+        };
+        let status = zombie().map(|stat| stat.exit_code);
+        status.or_else(|| crate::raw::pidfd_wait_status(self.0.as_fd())).map(Ended::from_status)
+    }
+
     /// Reaps the process, which must be our child; blocks until it has ended.
     ///
     /// # Errors
@@ -212,6 +237,12 @@ mod tests {
         let me = ProcRef::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(me.alive());
         assert!(me.open().unwrap().is_some());
+        let child = std::process::Command::new("false").spawn().unwrap();
+        let number = ProcRef::of(i32::try_from(child.id()).unwrap()).unwrap();
+        let fd = PidFd::open(number.pid).unwrap().unwrap();
+        assert!(fd.wait_ended(Some(Duration::from_secs(10))).unwrap());
+        assert_eq!(fd.ended_elsewhere(number), Some(Ended::Exited(1)));
+        assert_eq!(fd.reap().unwrap(), Ended::Exited(1));
         let other = ProcRef { start_time: me.start_time + 1, ..me };
         assert!(!other.alive());
         assert!(other.open().unwrap().is_none());
