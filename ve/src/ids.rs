@@ -20,7 +20,9 @@ const COUNT: u32 = 0x6000;
 /// # Errors
 /// Exit 21 for a bad `LOCAL_UID`, 6 when all ranges are taken, 3 when they cannot be recorded.
 pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
-    match config.local_uid() {
+    // A range in vz.conf, as OpenVZ's had one, would be shared by all VEs; only "none" can be meant there.
+    let own = config.own("LOCAL_UID").is_some();
+    match config.local_uid().filter(|base| own || *base == 0) {
         Some(0) => Ok(None),
         Some(base) if base.checked_add(RANGE).is_some() => Ok(Some(IdRange::at(base))),
         Some(base) => {

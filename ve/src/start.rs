@@ -12,7 +12,7 @@ use templates::dist::InitKind;
 use vzconf::{Action, Exit};
 use vzsys::channel::Channel;
 use vzsys::idmap::IdRange;
-use vzsys::launch::{CgroupView, Confinement, LaunchPlan};
+use vzsys::launch::{CgroupView, Confinement, LaunchError, LaunchPlan, Stage};
 use vzsys::mount::MountGuard;
 use vzsys::process::{Ended, PidFd, ProcRef};
 use vzsys::{Call, fault, process, spawn};
@@ -130,7 +130,13 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let plan = plan(ve, &found, ids, &cgroup)?;
     let mut made = Made { root, cgroup, net: None };
     let (monitor, monitor_ref) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
-    let launch_failed = |source| Error::Launch { ctid: ve.ctid, source };
+    let launch_failed = |source: LaunchError| match source.stage {
+        Stage::FindInit => {
+            let hint = format!("looked for {}", INITS.join(", "));
+            Error::advised(Exit::FsBadTmpl, "Unable to start init, probably incorrect template", hint)
+        }
+        _ => Error::Launch { ctid: ve.ctid, source },
+    };
     let pid = monitor.cloned().map_err(launch_failed)?;
     fault::point("start.cloned");
     let init = ProcRef::of(pid).doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))?;
@@ -153,6 +159,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
         confinement: plan.confinement,
         root: plan.root,
         stop: found.guest.stop().into(),
+        tells_ready: found.guest.tells_ready(),
     };
     state.save(&ve.run_dir())?;
     fault::point("start.saved");
@@ -281,6 +288,10 @@ pub(crate) fn how(ended: Ended) -> String {
 }
 
 fn wait_until_up(ve: &Ve<'_>, state: &State) -> Result<()> {
+    if !state.tells_ready {
+        ve.say(-1, "WARNING: this guest's init is unknown and does not tell when it is up; not waiting");
+        return Ok(());
+    }
     ve.say(0, "Container start in progress, waiting ...");
     match wait::until_up(state, WAIT) {
         wait::Outcome::Up => {
@@ -336,7 +347,13 @@ fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
     let cgroup = cgroup::create(ve, ids)?;
     let plan = plan(ve, &found, ids, &cgroup)?;
     let (monitor, _) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
-    let launch_failed = |source| Error::Launch { ctid: ve.ctid, source };
+    let launch_failed = |source: LaunchError| match source.stage {
+        Stage::FindInit => {
+            let hint = format!("looked for {}", INITS.join(", "));
+            Error::advised(Exit::FsBadTmpl, "Unable to start init, probably incorrect template", hint)
+        }
+        _ => Error::Launch { ctid: ve.ctid, source },
+    };
     let pid = monitor.cloned().map_err(launch_failed)?;
     let what = || format!("cannot enter container {}", ve.ctid);
     let pidfd = PidFd::open(pid).doing(Exit::System, what)?;

@@ -39,6 +39,8 @@ pub struct State {
     pub root: PathBuf,
     /// How its guest is asked to end.
     pub stop: StopWay,
+    /// Whether its guest tells when it is up.
+    pub tells_ready: bool,
 }
 
 /// How a guest is asked to end: [`Stop`] in a form that can be stored.

@@ -1,11 +1,14 @@
 //! `vzctl stop`, and what happens when a VE ends by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use vzconf::{Action, Exit};
-use vzsys::fault;
-use vzsys::process::{Ended, PidFd};
+use vzsys::join::Session;
+use vzsys::process::{self, Ended, PidFd};
+use vzsys::{SysError, fault};
 
 use crate::cgroup;
 use crate::dismantle::{self, Root};
@@ -53,9 +56,10 @@ pub fn stop(ve: &Ve<'_>, options: Options) -> Result<Stopped> {
     };
     run_stop_script(ve)?;
     fault::point("stop.begun");
-    let clean = !options.fast && shut_down(ve, &state, &init)?;
+    let mut helper = None;
+    let clean = !options.fast && shut_down(ve, &state, &init, &mut helper)?;
     if !clean {
-        kill(ve, &init)?;
+        kill(ve, &init, &mut helper)?;
     }
     fault::point("stop.ended");
     start::tear_down(ve, if options.skip_umount { Root::Keep } else { Root::Unmount })?;
@@ -72,8 +76,9 @@ fn run_stop_script(ve: &Ve<'_>) -> Result<()> {
     }
 }
 
-/// Asks the guest to shut down and waits; `false` when it did not.
-fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
+/// Asks the guest to shut down and waits; `false` when it did not. `helper` is the program of the guest
+/// that was told to do it, if it takes one.
+fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd, helper: &mut Option<Session>) -> Result<bool> {
     ve.say(0, "Stopping container ...");
     let timeout = Duration::from_secs(ve.config.stop_timeout());
     let asked = match &state.stop {
@@ -86,17 +91,40 @@ fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
         ve.say(-1, &format!("WARNING: the container cannot be asked to stop: {}", dismantle::describe(&error)));
         return Ok(false);
     }
-    init.wait_ended(Some(timeout)).doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
+    wait_ended(init, helper, timeout).doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
 }
 
-fn kill(ve: &Ve<'_>, init: &PidFd) -> Result<()> {
+/// Waits for the end of init, and reaps the helper meanwhile: it is our child in the VE's pid namespace,
+/// and the kernel lets the namespace's init go only when every other process has been reaped
+/// (kernel/pid_namespace.c, zap_pid_ns_processes).
+fn wait_ended(init: &PidFd, helper: &mut Option<Session>, timeout: Duration) -> vzsys::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    while let Some(session) = helper {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds =
+            [PollFd::new(init, PollFlags::IN), PollFd::new(&session.process, PollFlags::IN)];
+        match poll(&mut fds, process::timespec(Some(left)).as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) if fds[1].revents().is_empty() => return Ok(true),
+            Ok(_) => {
+                session.process.reap()?;
+                *helper = None;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new("poll", "pidfd", errno)),
+        }
+    }
+    init.wait_ended(Some(deadline.saturating_duration_since(Instant::now())))
+}
+
+fn kill(ve: &Ve<'_>, init: &PidFd, helper: &mut Option<Session>) -> Result<()> {
     ve.say(0, "Killing container ...");
     let failed = || format!("cannot kill container {}", ve.ctid);
     // The end of a pid namespace's init is the end of all in it.
     init.signal(Signal::KILL).doing(Exit::Stop, failed)?;
     // A frozen VE dies only when its cgroup is killed, or thawed.
     cgroup::kill(ve)?;
-    if init.wait_ended(Some(KILL)).doing(Exit::Stop, failed)? {
+    if wait_ended(init, helper, KILL).doing(Exit::Stop, failed)? {
         return Ok(());
     }
     Err(Error::advised(

@@ -233,6 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::zombie_processes)] // reaped through its pidfd, after its zombie was looked at
     fn a_process_is_known_by_its_start_time_too() {
         let me = ProcRef::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(me.alive());
