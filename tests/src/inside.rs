@@ -160,6 +160,7 @@ fn configure() {
         "/run/lock",
         "/vz/root",
         "/vz/private",
+        "/run/scratch",
         "/vz/template/cache",
         "/vz/lock",
         "/vz/dump",

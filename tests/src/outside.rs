@@ -31,6 +31,7 @@ pub(crate) fn run_inside(test: &str) {
         .args([test, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"])
         .env(NODE, &place.dir)
         .env(FIRST, place.first.to_string())
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::from(File::open("/proc/self/ns/net").unwrap()))
         .status()
         .unwrap();

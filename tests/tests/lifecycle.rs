@@ -213,7 +213,7 @@ fn mount_and_umount_show_the_root_on_the_host() {
         assert!(ve.root().join("sbin/init").exists());
         ve.ok("mount", &[]).says("Container is already mounted\n");
         ve.run("destroy", &[]).exits(41).says("Container is currently mounted (umount first)");
-        fs::write(ve.root().join("root/from-host"), "hello").unwrap();
+        fs::write(ve.root().join("root/from-host"), "hello\n").unwrap();
         // Start takes over a mounted root.
         ve.start();
         assert_eq!(ve.sh("cat /root/from-host; stat -c %u /root/from-host"), "hello\n0");

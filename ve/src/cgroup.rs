@@ -26,9 +26,26 @@ pub(crate) struct JoinPoints {
 
 /// Mandatory for a VE that is not limited by RAM and swap alone.
 const UBC: [&str; 20] = [
-    "kmemsize", "lockedpages", "privvmpages", "shmpages", "numproc", "physpages", "vmguarpages",
-    "oomguarpages", "numtcpsock", "numflock", "numpty", "numsiginfo", "tcpsndbuf", "tcprcvbuf",
-    "othersockbuf", "dgramrcvbuf", "numothersock", "numfile", "dcachesize", "numiptent",
+    "kmemsize",
+    "lockedpages",
+    "privvmpages",
+    "shmpages",
+    "numproc",
+    "physpages",
+    "vmguarpages",
+    "oomguarpages",
+    "numtcpsock",
+    "numflock",
+    "numpty",
+    "numsiginfo",
+    "tcpsndbuf",
+    "tcprcvbuf",
+    "othersockbuf",
+    "dgramrcvbuf",
+    "numothersock",
+    "numfile",
+    "dcachesize",
+    "numiptent",
 ];
 
 /// Checks that the configuration has the beancounters that a VE needs: RAM and swap, or all of the

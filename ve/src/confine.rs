@@ -8,19 +8,66 @@ use crate::error::{Error, Result};
 
 /// Linux's capabilities by number (include/uapi/linux/capability.h), as `--capability` names them.
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
 /// Not given unless asked for: they concern the host or its hardware, and guests that see them missing
 /// skip the services that would fail (`ConditionCapability=`).
 const OFF: [&str; 14] = [
-    "SYS_MODULE", "SYS_RAWIO", "SYS_PACCT", "SYS_TIME", "AUDIT_CONTROL", "AUDIT_READ", "MAC_OVERRIDE",
-    "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_PACCT",
+    "SYS_TIME",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// Never given to a privileged VE: with them it owns the host.
@@ -48,8 +95,7 @@ pub fn confinement(config: &Config, personality_32: bool) -> Confinement {
         }
     }
     capabilities &= !mask(&NEVER);
-    let nesting =
-        if config.feature("nesting") == Some(true) { Nesting::Allowed } else { Nesting::Refused };
+    let nesting = if config.feature("nesting") == Some(true) { Nesting::Allowed } else { Nesting::Refused };
     Confinement { capabilities, nesting, personality_32 }
 }
 

@@ -53,8 +53,10 @@ fn attend(path: &Path) -> SysResult<()> {
             socket = open(path);
         }
         let stdin = rustix::stdio::stdin();
-        let mut fds =
-            vec![PollFd::from_borrowed_fd(stdin, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(stdin, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
         if let Some(socket) = &socket {
             fds.push(PollFd::new(socket, PollFlags::IN));
         }
@@ -81,8 +83,7 @@ fn attend(path: &Path) -> SysResult<()> {
 }
 
 fn open(path: &Path) -> Option<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
     connect(&socket, &SocketAddrUnix::new(path).ok()?).ok()?;
     send_size(&socket);
     Some(socket)

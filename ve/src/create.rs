@@ -77,9 +77,9 @@ impl Draft {
         for warning in config.warnings().iter().chain(options.changes.warnings()) {
             ve.say(-1, &format!("Warning: {warning}"));
         }
-        let private = config
-            .ve_private()
-            .ok_or_else(|| Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration"))?;
+        let private = config.ve_private().ok_or_else(|| {
+            Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration")
+        })?;
         if config.ve_root().is_none() {
             return Err(Error::refused(Exit::VeRootNotSet, "VE_ROOT is not set in the configuration"));
         }
@@ -99,7 +99,10 @@ impl Draft {
     /// The values that every new config records.
     fn complete(&mut self, ve: &Ve<'_>) -> Result<()> {
         let default = |key: &str, dir: &str| {
-            ve.node.global.node(key).map_or_else(|| format!("{}/$VEID", ve.node.paths.vz().join(dir).display()), str::to_owned)
+            ve.node
+                .global
+                .node(key)
+                .map_or_else(|| format!("{}/$VEID", ve.node.paths.vz().join(dir).display()), str::to_owned)
         };
         for (key, dir) in [("VE_ROOT", "root"), ("VE_PRIVATE", "private")] {
             if self.file.get(key).is_none() {
@@ -138,7 +141,8 @@ fn sample(ve: &Ve<'_>, asked: Option<&str>, had_config: bool) -> Result<ConfFile
     if had_config {
         let conf = paths.ve_conf(ve.ctid);
         if asked.is_some() {
-            let message = format!("Container config file {} already exists, can't use --config", conf.display());
+            let message =
+                format!("Container config file {} already exists, can't use --config", conf.display());
             return Err(Error::refused(Exit::CpConfig, message));
         }
         ve.say(-1, &format!("WARNING: config file {} already exists, it will be used", conf.display()));
@@ -160,7 +164,8 @@ fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
     };
     if vzsys::mount::is_mount_point(private) {
         let message = format!("{} is a mount point", private.display());
-        let hint = format!("use a directory in it: vzctl create {ctid} --private {}/private", private.display());
+        let hint =
+            format!("use a directory in it: vzctl create {ctid} --private {}/private", private.display());
         return Err(Error::advised(Exit::FsNewVePrvt, message, hint));
     }
     if entries.next().is_some() {
@@ -294,7 +299,8 @@ fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
     fs::rename(&temp, &draft.private)
         .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))?;
     fault::point("create.committed");
-    if let Err(error) = scripts::run(ve, &ve.node.paths.action_script(Script::Global(vzconf::Action::Create))) {
+    if let Err(error) = scripts::run(ve, &ve.node.paths.action_script(Script::Global(vzconf::Action::Create)))
+    {
         // The admin's script has the last word: the VE is not wanted as it is.
         let left = discard(ve, &draft.private).err().map(|e| dismantle::describe(&e));
         return Err(error.with_cleanup(left.into_iter().collect()));

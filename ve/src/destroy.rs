@@ -54,12 +54,21 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<std::path::PathB
     let meta = match fs::symlink_metadata(private) {
         Ok(meta) => meta,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).doing(Exit::FsDelPrvt, || format!("cannot read {}", private.display())),
+        Err(error) => {
+            return Err(error).doing(Exit::FsDelPrvt, || format!("cannot read {}", private.display()));
+        }
     };
     if meta.is_symlink() {
         let target = fs::read_link(private).unwrap_or_default();
         fs::remove_file(private).doing(Exit::FsDelPrvt, || format!("cannot remove {}", private.display()))?;
-        ve.say(-1, &format!("WARNING: {} was a symbolic link; remove {} yourself", private.display(), target.display()));
+        ve.say(
+            -1,
+            &format!(
+                "WARNING: {} was a symbolic link; remove {} yourself",
+                private.display(),
+                target.display()
+            ),
+        );
         return Ok(None);
     }
     let base = layout::base_of(private).ok().flatten();

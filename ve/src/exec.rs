@@ -39,7 +39,12 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn new(init: PidFd, points: JoinPoints, confinement: Confinement, user_namespace: bool) -> Self {
+    pub(crate) fn new(
+        init: PidFd,
+        points: JoinPoints,
+        confinement: Confinement,
+        user_namespace: bool,
+    ) -> Self {
         Self { init, points, confinement, user_namespace }
     }
 

@@ -50,9 +50,11 @@ fn inside<T>(
     work: impl FnOnce() -> std::result::Result<T, DistError>,
 ) -> Result<T> {
     as_ve_root(ids, || work().map_err(Failure::from)).map_err(|failure| match failure {
-        Failure::Call(source) => {
-            Error::Call { what: format!("cannot act as root of container {}", ve.ctid), source, exit: Exit::System }
-        }
+        Failure::Call(source) => Error::Call {
+            what: format!("cannot act as root of container {}", ve.ctid),
+            source,
+            exit: Exit::System,
+        },
         Failure::Dist(source) => Error::Guest { ctid: ve.ctid, source },
     })
 }

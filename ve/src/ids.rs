@@ -25,9 +25,10 @@ pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
     match config.local_uid().filter(|base| own || *base == 0) {
         Some(0) => Ok(None),
         Some(base) if base.checked_add(RANGE).is_some() => Ok(Some(IdRange::at(base))),
-        Some(base) => {
-            Err(Error::refused(Exit::InvalidValue, format!("LOCAL_UID={base} leaves no room for {RANGE} ids")))
-        }
+        Some(base) => Err(Error::refused(
+            Exit::InvalidValue,
+            format!("LOCAL_UID={base} leaves no room for {RANGE} ids"),
+        )),
         None => claim_slot(&config.paths().idmap_dir(), ctid).map(|slot| Some(IdRange::at(slot * RANGE))),
     }
 }

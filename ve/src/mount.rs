@@ -45,7 +45,9 @@ pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard
     vzsys::fault::point("mount.mounted");
     match scripts::on_host(ve, Action::Mount, Order::NodeFirst) {
         Ok(()) => Ok(guard),
-        Err(error) => Err(error.with_cleanup(guard.unmount().err().map(|e| e.to_string()).into_iter().collect())),
+        Err(error) => {
+            Err(error.with_cleanup(guard.unmount().err().map(|e| e.to_string()).into_iter().collect()))
+        }
     }
 }
 

@@ -105,9 +105,9 @@ impl<'n> Ve<'n> {
     /// # Errors
     /// Exit 23 when VE_PRIVATE is not set.
     pub fn private(&self) -> Result<PathBuf> {
-        self.config
-            .ve_private()
-            .ok_or_else(|| Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration"))
+        self.config.ve_private().ok_or_else(|| {
+            Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration")
+        })
     }
 
     /// The private area, which must be there.

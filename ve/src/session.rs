@@ -107,7 +107,8 @@ impl Carrier<'_> {
     fn wait(&self, session: &Session, ours: BorrowedFd<'_>, signals: &SignalFd) -> Result<Ready> {
         let signals = signals.as_fd();
         let want = |yes: bool, flags| if yes { flags } else { PollFlags::empty() };
-        let mut fds = vec![PollFd::new(&session.process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::new(&session.process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         let mut index = [None; 4];
         // Input is taken only as fast as the program reads: what follows us in a script keeps its share.
         let read_ours = self.stdin.is_some() && self.more && self.pending.is_empty();
@@ -316,7 +317,8 @@ fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
 /// `/dev/null` as all three standard files.
 pub(crate) fn nothing() -> Result<[OwnedFd; 3]> {
     let open = || {
-        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call("open", || "/dev/null")
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .call("open", || "/dev/null")
     };
     Ok([open()?, open()?, open()?])
 }

@@ -55,7 +55,11 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
     for password in &changes.passwords {
         guest::set_password(ve, state.as_ref(), &password.user, &password.password)?;
     }
-    if changes.save { save(ve, &old, &file, changes, &changed)? } else { unsaved(ve, state.is_some(), &changed) }
+    if changes.save {
+        save(ve, &old, &file, changes, &changed)?
+    } else {
+        unsaved(ve, state.is_some(), &changed)
+    }
     Ok(then)
 }
 
@@ -216,13 +220,7 @@ fn netifs(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) 
     Ok(())
 }
 
-fn save(
-    ve: &Ve<'_>,
-    old: &Config,
-    file: &ConfFile,
-    changes: &Changes,
-    changed: &[Changed],
-) -> Result<()> {
+fn save(ve: &Ve<'_>, old: &Config, file: &ConfFile, changes: &Changes, changed: &[Changed]) -> Result<()> {
     let path = ve.node.paths.ve_conf(ve.ctid);
     if changed.is_empty() && !changes.applyconfig_map {
         ve.say(0, "No changes in CT configuration, not saving");

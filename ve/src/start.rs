@@ -256,8 +256,7 @@ pub(crate) fn start_monitor(ve: &Ve<'_>, task: Task) -> Result<(Monitor, ProcRef
     let monitor_ref = ProcRef::of(pid).doing(Exit::Resource, what)?;
     drop(theirs);
     let order = Order { ctid: ve.ctid.get(), run_dir: ve.run_dir(), vzctl: ve.node.vzctl.clone(), task };
-    let monitor =
-        Monitor::order(ours, order).map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
+    let monitor = Monitor::order(ours, order).map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
     Ok((monitor, monitor_ref))
 }
 
@@ -316,8 +315,8 @@ pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
         return Ok(());
     }
     let path = ve.run_dir().join("adopt.lock");
-    let lock = std::fs::File::create(&path)
-        .doing(Exit::System, || format!("cannot create {}", path.display()))?;
+    let lock =
+        std::fs::File::create(&path).doing(Exit::System, || format!("cannot create {}", path.display()))?;
     let current = ve.running();
     let Some(state) = current.filter(|state| lock.try_lock().is_ok() && !state.monitor.alive()) else {
         return Ok(());

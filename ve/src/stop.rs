@@ -88,7 +88,10 @@ fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd, helper: &mut Option<Sessi
         StopWay::Run(argv) => exec::run_quietly(ve.ctid, &Door::open(ve)?, argv).map(|_| ()),
     };
     if let Err(error) = asked {
-        ve.say(-1, &format!("WARNING: the container cannot be asked to stop: {}", dismantle::describe(&error)));
+        ve.say(
+            -1,
+            &format!("WARNING: the container cannot be asked to stop: {}", dismantle::describe(&error)),
+        );
         return Ok(false);
     }
     wait_ended(init, helper, timeout).doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
@@ -101,8 +104,7 @@ fn wait_ended(init: &PidFd, helper: &mut Option<Session>, timeout: Duration) -> 
     let deadline = Instant::now() + timeout;
     while let Some(session) = helper {
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut fds =
-            [PollFd::new(init, PollFlags::IN), PollFd::new(&session.process, PollFlags::IN)];
+        let mut fds = [PollFd::new(init, PollFlags::IN), PollFd::new(&session.process, PollFlags::IN)];
         match poll(&mut fds, process::timespec(Some(left)).as_ref()) {
             Ok(0) => return Ok(false),
             Ok(_) if fds[1].revents().is_empty() => return Ok(true),

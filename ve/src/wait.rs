@@ -36,7 +36,8 @@ pub(crate) fn until_up(state: &State, timeout: Duration) -> Outcome {
             return Outcome::TimedOut;
         }
         // Woken by the mark's directory; where that cannot be watched, by the clock.
-        let pause = if watch.is_some() { left.min(Duration::from_secs(1)) } else { Duration::from_millis(50) };
+        let pause =
+            if watch.is_some() { left.min(Duration::from_secs(1)) } else { Duration::from_millis(50) };
         let mut fds = vec![rustix::event::PollFd::new(&init, rustix::event::PollFlags::IN)];
         if let Some(watch) = &watch {
             fds.push(rustix::event::PollFd::new(watch, rustix::event::PollFlags::IN));

@@ -38,7 +38,9 @@ impl Console {
     pub(crate) fn serve(run_dir: &Path, master: OwnedFd) -> Option<Self> {
         let slave = rustix::pty::ioctl_tiocgptpeer(
             &master,
-            rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC,
+            rustix::pty::OpenptFlags::RDWR
+                | rustix::pty::OpenptFlags::NOCTTY
+                | rustix::pty::OpenptFlags::CLOEXEC,
         )
         .ok();
         let flags = rustix::fs::fcntl_getfl(&master).ok()?;
@@ -58,9 +60,8 @@ impl Console {
     pub(crate) fn serve_ready(&mut self, ready: &[PollFlags]) {
         let is_ready = |i: usize| ready.get(i).is_some_and(|flags| !flags.is_empty());
         let first_client = 1 + usize::from(self.listener.is_some());
-        let gone: Vec<usize> = (0..self.clients.len())
-            .filter(|&i| is_ready(first_client + i) && !self.take_input(i))
-            .collect();
+        let gone: Vec<usize> =
+            (0..self.clients.len()).filter(|&i| is_ready(first_client + i) && !self.take_input(i)).collect();
         for i in gone.into_iter().rev() {
             self.clients.swap_remove(i);
         }

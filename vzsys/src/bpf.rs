@@ -179,7 +179,8 @@ struct IdAttr {
 /// `attr` must be what `command` takes, with pointers that are valid for the call.
 unsafe fn bpf<T>(command: i32, attr: &mut T, what: &'static str) -> Result<RawFd> {
     // SAFETY: the pointer and size describe the live struct; what it points to is the caller's promise.
-    let r = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
+    let r =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
     match RawFd::try_from(r) {
         Ok(value) if value >= 0 => Ok(value),
         _ => {
@@ -287,8 +288,7 @@ mod tests {
     fn only_what_an_entry_covers_is_allowed() {
         let char = |major, minor, access| DeviceEntry { class: DeviceClass::Char, major, minor, access };
         let block = DeviceEntry { class: DeviceClass::Block, major: Some(8), minor: None, access: READ };
-        let program =
-            assemble(&[char(Some(1), Some(3), READ | WRITE), char(None, None, MKNOD), block]);
+        let program = assemble(&[char(Some(1), Some(3), READ | WRITE), char(None, None, MKNOD), block]);
         for (access, class, major, minor, want) in [
             (READ | WRITE, 2, 1, 3, 1),
             (WRITE, 2, 1, 3, 1),

@@ -32,10 +32,8 @@ pub(crate) fn unshare_time() -> Result<()> {
 pub(crate) fn confine(confinement: &Confinement) -> Result<()> {
     raw::join_new_keyring();
     if confinement.personality_32 {
-        nix::sys::personality::set(nix::sys::personality::Persona::from_bits_retain(
-            PER_LINUX32,
-        ))
-        .call("personality", || "PER_LINUX32")?;
+        nix::sys::personality::set(nix::sys::personality::Persona::from_bits_retain(PER_LINUX32))
+            .call("personality", || "PER_LINUX32")?;
     }
     raw::reset_signals();
     for cap in (0..64).filter(|cap| confinement.capabilities & (1 << cap) == 0) {
@@ -209,9 +207,8 @@ fn join_all(target: &Target<'_>) -> Result<()> {
 
 /// Second child, inside the VE: root, session, standard files, confinement, exec.
 fn inside(target: &Target<'_>, program: &Program, stdio: Stdio, channel: &Channel) -> ! {
-    let ready = become_root()
-        .and_then(|()| take_stdio(stdio, channel))
-        .and_then(|()| confine(target.confinement));
+    let ready =
+        become_root().and_then(|()| take_stdio(stdio, channel)).and_then(|()| confine(target.confinement));
     let report = match ready {
         Ok(()) => execute(program),
         Err(error) => Report::EnterFailed(error.to_string()),

@@ -64,7 +64,9 @@ impl Detached {
             match option {
                 Opt::Value(key, value) => fsconfig_set_string(&fs, key, value)
                     .call("fsconfig", || format!("{kind}, {key}={value}"))?,
-                Opt::Flag(key) => fsconfig_set_flag(&fs, key).call("fsconfig", || format!("{kind}, {key}"))?,
+                Opt::Flag(key) => {
+                    fsconfig_set_flag(&fs, key).call("fsconfig", || format!("{kind}, {key}"))?
+                }
             }
         }
         fsconfig_create(&fs).call("fsconfig", || format!("{kind}, CREATE{}", log_of(&fs)))?;

@@ -174,9 +174,8 @@ impl PidFd {
     /// one. `None` when nobody can tell any more.
     #[must_use]
     pub fn ended_elsewhere(&self, process: ProcRef) -> Option<Ended> {
-        let zombie = || {
-            read_stat(process.pid).filter(|stat| stat.dead && stat.start_time == process.start_time)
-        };
+        let zombie =
+            || read_stat(process.pid).filter(|stat| stat.dead && stat.start_time == process.start_time);
         let status = zombie().map(|stat| stat.exit_code);
         status.or_else(|| crate::raw::pidfd_wait_status(self.0.as_fd())).map(Ended::from_status)
     }
@@ -224,8 +223,12 @@ pub fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
 /// The errno of open(2).
 pub fn namespace(pid: i32, kind: &str) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/{kind}");
-    rustix::fs::open(&path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .call("open", || path)
+    rustix::fs::open(
+        &path,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .call("open", || path)
 }
 
 #[cfg(test)]

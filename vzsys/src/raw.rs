@@ -287,7 +287,11 @@ pub fn set_controlling_tty(pty: BorrowedFd<'_>) -> Result<()> {
 pub fn drop_bounding(cap: u32) -> Result<()> {
     // SAFETY: plain integers.
     let r = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(cap), 0, 0, 0) };
-    if r == 0 { Ok(()) } else { Err(SysError::new("prctl", format_args!("CAPBSET_DROP, {cap}"), last_errno())) }
+    if r == 0 {
+        Ok(())
+    } else {
+        Err(SysError::new("prctl", format_args!("CAPBSET_DROP, {cap}"), last_errno()))
+    }
 }
 
 #[repr(C)]
@@ -395,7 +399,8 @@ struct PidfdInfo {
 pub fn pidfd_wait_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     const INFO_EXIT: u64 = 1 << 3;
     // _IOWR(0xFF, 11, struct pidfd_info), whose first version has the size of ours: 64 bytes.
-    const GET_INFO: libc::c_ulong = 3 << 30 | (std::mem::size_of::<PidfdInfo>() as libc::c_ulong) << 16 | 0xFF0B;
+    const GET_INFO: libc::c_ulong =
+        3 << 30 | (std::mem::size_of::<PidfdInfo>() as libc::c_ulong) << 16 | 0xFF0B;
     let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the request's number says how large `info` is; it is live and writable for the call.
     let r = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, &raw mut info) };

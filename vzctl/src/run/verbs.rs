@@ -103,15 +103,21 @@ fn code(ended: Ended, report: &Rc<Report>) -> u8 {
     }
 }
 
-fn set_verb(ve: &mut Ve<'_>, options: &SetOptions) -> Result<(), Error> {
-    let mut changes = Changes::from_options(params::Verb::Set, &words(&options.settings))?;
-    changes.save = options.save;
-    changes.force = options.force;
-    changes.reset_ub = options.reset_ub;
-    changes.setmode = options.mode.map(|mode| match mode {
-        SetMode::Restart => vzconf::change::SetMode::Restart,
-        SetMode::Ignore => vzconf::change::SetMode::Ignore,
+/// The options of `set` with its flags: which options need which is checked for all of them together.
+fn set_words(options: &SetOptions) -> Vec<(&'static str, String)> {
+    let mut words = words(&options.settings);
+    let flags = [("save", options.save), ("force", options.force), ("reset_ub", options.reset_ub)];
+    words.extend(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag, String::new())));
+    let mode = options.mode.map(|mode| match mode {
+        SetMode::Restart => "restart",
+        SetMode::Ignore => "ignore",
     });
+    words.extend(mode.map(|mode| ("setmode", mode.to_owned())));
+    words
+}
+
+fn set_verb(ve: &mut Ve<'_>, options: &SetOptions) -> Result<(), Error> {
+    let changes = Changes::from_options(params::Verb::Set, &set_words(options))?;
     match set::set(ve, &changes)? {
         Then::Done => Ok(()),
         Then::Restart => restart(ve, StopOptions::default(), StartOptions::default()),
@@ -132,4 +138,3 @@ pub(super) fn dry_run(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
     report.output(&plan);
     Ok(0)
 }
-

@@ -81,7 +81,9 @@ fn put(mount: Detached, path: &str) -> Result<()> {
 
 fn cgroups(view: CgroupView) -> Result<()> {
     match view {
-        CgroupView::Unified => Detached::new("cgroup2", "cgroup2", &[], QUIET)?.attach(Path::new("/sys/fs/cgroup")),
+        CgroupView::Unified => {
+            Detached::new("cgroup2", "cgroup2", &[], QUIET)?.attach(Path::new("/sys/fs/cgroup"))
+        }
         CgroupView::Named => {
             let options = [Opt::value("mode", "0755")];
             Detached::new("tmpfs", "tmpfs", &options, QUIET)?.attach(Path::new("/sys/fs/cgroup"))?;
@@ -135,8 +137,8 @@ fn mask(path: &Path) -> Result<()> {
 
 /// Opens init's three standard files, inside.
 pub(super) fn stdio() -> Result<()> {
-    let console = open("/dev/console", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
-        .call("open", || "/dev/console")?;
+    let console =
+        open("/dev/console", OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).call("open", || "/dev/console")?;
     for number in 0..3 {
         crate::raw::dup_onto(console.as_fd(), number)?;
     }

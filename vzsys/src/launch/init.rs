@@ -81,8 +81,7 @@ fn join_cgroups(tasks: Vec<OwnedFd>) -> Result<()> {
 /// An own time namespace whose clocks start at zero, as on a machine that has just booted.
 fn enter_time_namespace() -> Result<()> {
     let now = |clock| rustix::time::clock_gettime(clock).tv_sec;
-    let (monotonic, boottime) =
-        (now(rustix::time::ClockId::Monotonic), now(rustix::time::ClockId::Boottime));
+    let (monotonic, boottime) = (now(rustix::time::ClockId::Monotonic), now(rustix::time::ClockId::Boottime));
     match crate::join::unshare_time() {
         Ok(()) => {}
         Err(error) if error.errno() == Errno::INVAL => return Ok(()), // a kernel without time namespaces
@@ -90,9 +89,8 @@ fn enter_time_namespace() -> Result<()> {
     }
     let offsets = format!("monotonic {} 0\nboottime {} 0\n", -monotonic, -boottime);
     // A process that changed its ids is not dumpable, and its files in /proc are not its own.
-    let dumpable = |behavior| {
-        rustix::process::set_dumpable_behavior(behavior).call("prctl", || "PR_SET_DUMPABLE")
-    };
+    let dumpable =
+        |behavior| rustix::process::set_dumpable_behavior(behavior).call("prctl", || "PR_SET_DUMPABLE");
     dumpable(rustix::process::DumpableBehavior::Dumpable)?;
     fs::write("/proc/self/timens_offsets", &offsets).call("write", || "timens_offsets")?;
     dumpable(rustix::process::DumpableBehavior::NotDumpable)?;

@@ -1,0 +1,108 @@
+"""The root file systems: a tiny one and Debian; the same files for every contender."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+HERE = pathlib.Path(__file__).resolve().parent
+DEBIAN = "debian-12-x86_64-minimal"
+# What a template of `vztmpl build` has inside; used when it cannot be made that way.
+PACKAGES = "systemd,systemd-sysv,dbus,udev,iproute2,iputils-ping,openssh-server,procps"
+# The first id of the peers' containers.
+SHIFT = 1_000_000
+
+UP = """\
+[Unit]
+Description=Writes when the system is up
+
+[Service]
+ExecStart=/bin/sh -c 'systemctl is-system-running --wait >/up.state; date +%%s%%N >/up.new; mv /up.new /up'
+"""
+
+
+def step(text):
+    print(f"==> {text}", flush=True)
+
+
+def run(*command, **more):
+    subprocess.run([str(word) for word in command], check=True, stdin=subprocess.DEVNULL, **more)
+
+
+def prepare(work, with_debian):
+    """Makes what is missing in `work/trees` and `work/cache`; on the host, with its network."""
+    (work / "trees").mkdir(exist_ok=True)
+    (work / "cache").mkdir(exist_ok=True)
+    tiny(work)
+    if with_debian:
+        debian(work)
+
+
+def tiny(work):
+    tree = work / "trees/tiny"
+    shutil.rmtree(tree, ignore_errors=True)
+    for name in ("bin", "sbin", "etc", "dev", "proc", "sys", "run", "root", "tmp", "var", "usr/bin"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", tree / "bin/busybox")
+    run("cc", "-Os", "-static", "-o", tree / "sbin/init", HERE / "stamp.c")
+    for applet in ("sh", "true", "date", "sleep", "cat", "ps", "mount", "umount", "halt", "poweroff", "reboot"):
+        (tree / "bin" / applet).symlink_to("busybox")
+    (tree / "etc/inittab").write_text("::sysinit:/bin/true\n::ctrlaltdel:/bin/true\n")
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\n")
+    pack(tree, work / "cache/tiny.tar.zst")
+    shifted = work / "trees/tiny-shifted"
+    shutil.rmtree(shifted, ignore_errors=True)
+    run("cp", "-a", tree, shifted)
+    run("chown", "-hR", f"{SHIFT}:{SHIFT}", shifted)
+
+
+def pack(tree, archive):
+    run("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "-I", "zstd", "-C", tree, "-cf", archive, ".")
+
+
+def unpack(archive, tree):
+    tree.mkdir(parents=True)
+    run("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "-C", tree, "-xf", archive)
+
+
+def debian(work):
+    """Kept from run to run: making it takes half a minute and more."""
+    archive = work / "cache/debian.tar.zst"
+    tree = work / "trees/debian"
+    if archive.exists() and tree.exists():
+        return
+    source = debian_source(work)
+    shutil.rmtree(tree, ignore_errors=True)
+    unpack(source, tree)
+    (tree / "etc/systemd/system/up.service").write_text(UP)
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True, exist_ok=True)
+    (wants / "up.service").symlink_to("../up.service")
+    # One that is made at the first boot would make that one slower than the others.
+    (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    made = archive.with_suffix(".new")
+    pack(tree, made)
+    made.rename(archive)
+
+
+def debian_source(work):
+    """The host's own template, or one that is built now."""
+    for cache in (pathlib.Path("/vz/template/cache"), work / "cache"):
+        found = sorted(path for path in cache.glob(f"{DEBIAN}.tar*") if path.suffix != ".json")
+        if found:
+            return found[0]
+    step(f"Making {DEBIAN} from Debian's archive")
+    archive = work / "cache" / f"{DEBIAN}.tar"
+    run("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={PACKAGES}", "bookworm", f"{archive}.new")
+    os.rename(f"{archive}.new", archive)
+    return archive
+
+
+def size(tree):
+    """Bytes of a tree's files on disk."""
+    total = 0
+    for path, _, files in os.walk(tree):
+        for name in files:
+            total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
