@@ -166,12 +166,15 @@ fn a_ve_can_send_from_its_own_addresses_only() {
     on_node(|node| {
         let one = with_addresses(node, 1, &["10.5.0.1", "fd05::1"]);
         let _two = with_addresses(node, 2, &["10.5.0.2"]);
-        let rules = "table inet probe { chain seen { type filter hook input priority 300;
+        let rules = "table inet probe {
+            chain seen {
+            type filter hook input priority 300;
             ip saddr 10.5.0.1 counter
             ip saddr 10.5.0.2 counter
             ip saddr 10.66.6.6 counter
             ip6 saddr fd66::6 counter
-            } }";
+            }
+            }";
         run("nft", &[rules]).ok();
         reaches(&one, NODE);
         assert!(received("ip", "10.5.0.1") > 0);

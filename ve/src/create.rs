@@ -239,7 +239,8 @@ fn mark(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
     fs::write(&path, state).doing(Exit::System, what)
 }
 
-fn unmark(ve: &Ve<'_>) -> Result<()> {
+/// The VE is whole, or gone: nothing is to be rolled back.
+pub(crate) fn unmark(ve: &Ve<'_>) -> Result<()> {
     let path = mark_path(&ve.node.paths, ve.ctid);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

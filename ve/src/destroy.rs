@@ -40,6 +40,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     }
     let _ = ve.root().map(fs::remove_dir);
     let _ = fs::remove_file(ve.node.paths.state_dir().join("veip").join(ve.ctid.to_string()));
+    crate::create::unmark(ve)?;
     ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
     ve.say(0, "Container private area was destroyed");
     if let Some(trash) = trash {

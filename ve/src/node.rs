@@ -1,6 +1,7 @@
 //! The host, and one VE on it, as a verb sees them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use templates::layout::Layout;
 use vzconf::{Config, Ctid, Exit, Lock, Paths, Status};
@@ -8,6 +9,9 @@ use vzsys::mount::is_mount_point;
 
 use crate::error::{Error, Result};
 use crate::state::State;
+
+/// How long a verb waits for the end of the VE before to be tidied up (or restarted, after a reboot).
+const TIDIED: Duration = Duration::from_secs(30);
 
 /// Takes a line of progress: its level (0 is shown by default, 1 with `--verbose`, -1 is a warning that
 /// goes to standard error) and its text.
@@ -97,7 +101,14 @@ impl<'n> Ve<'n> {
     /// # Errors
     /// Exit 9 when somebody has it.
     pub fn lock(&self, doing: &str) -> Result<Lock> {
-        Ok(Lock::acquire_as(&self.node.global.lock_dir(), self.ctid, doing)?)
+        let dir = self.node.global.lock_dir();
+        match Lock::acquire_as(&dir, self.ctid, doing) {
+            // A VE that has just ended is being tidied up; that is over in a moment, and nobody's doing.
+            Err(vzconf::Error::Locked { holder: Some(holder), .. }) if holder.cmdline.contains("__ended") => {
+                Ok(Lock::wait(&dir, self.ctid, Instant::now() + TIDIED)?)
+            }
+            done => Ok(done?),
+        }
     }
 
     /// The private area.

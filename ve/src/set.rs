@@ -56,7 +56,7 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
         guest::set_password(ve, state.as_ref(), &password.user, &password.password)?;
     }
     if changes.save {
-        save(ve, &old, &file, changes, &changed)?
+        save(ve, &old, &file, changes)?
     } else {
         unsaved(ve, state.is_some(), &changed)
     }
@@ -220,9 +220,10 @@ fn netifs(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) 
     Ok(())
 }
 
-fn save(ve: &Ve<'_>, old: &Config, file: &ConfFile, changes: &Changes, changed: &[Changed]) -> Result<()> {
+fn save(ve: &Ve<'_>, old: &Config, file: &ConfFile, changes: &Changes) -> Result<()> {
     let path = ve.node.paths.ve_conf(ve.ctid);
-    if changed.is_empty() && !changes.applyconfig_map {
+    let same = old.file().is_some_and(|before| before.to_string() == file.to_string());
+    if (same || changes.is_empty()) && !changes.applyconfig_map {
         ve.say(0, "No changes in CT configuration, not saving");
         return Ok(());
     }

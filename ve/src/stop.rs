@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::process::Signal;
 use vzconf::{Action, Exit};
+use vzsys::fault;
 use vzsys::join::Session;
-use vzsys::process::{self, Ended, PidFd};
-use vzsys::{SysError, fault};
+use vzsys::process::{Ended, PidFd};
 
 use crate::cgroup;
 use crate::dismantle::{self, Root};
@@ -56,10 +54,9 @@ pub fn stop(ve: &Ve<'_>, options: Options) -> Result<Stopped> {
     };
     run_stop_script(ve)?;
     fault::point("stop.begun");
-    let mut helper = None;
-    let clean = !options.fast && shut_down(ve, &state, &init, &mut helper)?;
+    let clean = !options.fast && shut_down(ve, &state, &init)?;
     if !clean {
-        kill(ve, &init, &mut helper)?;
+        kill(ve, &init)?;
     }
     fault::point("stop.ended");
     start::tear_down(ve, if options.skip_umount { Root::Keep } else { Root::Unmount })?;
@@ -76,57 +73,60 @@ fn run_stop_script(ve: &Ve<'_>) -> Result<()> {
     }
 }
 
-/// Asks the guest to shut down and waits; `false` when it did not. `helper` is the program of the guest
-/// that was told to do it, if it takes one.
-fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd, helper: &mut Option<Session>) -> Result<bool> {
+/// The guest's own shutdown program, when it is one of ours to reap: as long as a process of a pid
+/// namespace is somebody's zombie, the kernel does not let its init go.
+type Halting = Option<Session>;
+
+/// Asks the guest to shut down and waits; `false` when it did not.
+fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
     ve.say(0, "Stopping container ...");
-    let timeout = Duration::from_secs(ve.config.stop_timeout());
+    let deadline = Instant::now() + Duration::from_secs(ve.config.stop_timeout());
     let asked = match &state.stop {
         StopWay::Signal(number) => init
             .signal_number(*number)
+            .map(|()| None)
             .doing(Exit::Stop, || format!("cannot signal the init of container {}", ve.ctid)),
-        StopWay::Run(argv) => exec::run_quietly(ve.ctid, &Door::open(ve)?, argv).map(|_| ()),
+        StopWay::Run(argv) => exec::run_quietly(ve.ctid, &Door::open(ve)?, argv).map(Some),
     };
-    if let Err(error) = asked {
-        ve.say(
-            -1,
-            &format!("WARNING: the container cannot be asked to stop: {}", dismantle::describe(&error)),
-        );
-        return Ok(false);
+    let mut halting: Halting = match asked {
+        Ok(halting) => halting,
+        Err(error) => {
+            let why = dismantle::describe(&error);
+            ve.say(-1, &format!("WARNING: the container cannot be asked to stop: {why}"));
+            return Ok(false);
+        }
+    };
+    let ended = wait_ended(init, &mut halting, deadline);
+    if let Some(session) = halting.take() {
+        let _ = session.process.signal(Signal::KILL);
+        let _ = session.process.reap();
     }
-    wait_ended(init, helper, timeout).doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
+    ended.doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
 }
 
-/// Waits for the end of init, and reaps the helper meanwhile: it is our child in the VE's pid namespace,
-/// and the kernel lets the namespace's init go only when every other process has been reaped
-/// (kernel/pid_namespace.c, zap_pid_ns_processes).
-fn wait_ended(init: &PidFd, helper: &mut Option<Session>, timeout: Duration) -> vzsys::Result<bool> {
-    let deadline = Instant::now() + timeout;
-    while let Some(session) = helper {
+/// Waits for init, and reaps the shutdown program when that has ended first.
+fn wait_ended(init: &PidFd, halting: &mut Halting, deadline: Instant) -> vzsys::Result<bool> {
+    loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut fds = [PollFd::new(init, PollFlags::IN), PollFd::new(&session.process, PollFlags::IN)];
-        match poll(&mut fds, process::timespec(Some(left)).as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) if fds[1].revents().is_empty() => return Ok(true),
-            Ok(_) => {
-                session.process.reap()?;
-                *helper = None;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(SysError::new("poll", "pidfd", errno)),
+        let Some(session) = halting else { return init.wait_ended(Some(left)) };
+        let (over, reapable) = vzsys::process::first_ended(init, &session.process, left)?;
+        if reapable && let Some(session) = halting.take() {
+            session.process.reap()?;
+        }
+        if over || left.is_zero() {
+            return Ok(over);
         }
     }
-    init.wait_ended(Some(deadline.saturating_duration_since(Instant::now())))
 }
 
-fn kill(ve: &Ve<'_>, init: &PidFd, helper: &mut Option<Session>) -> Result<()> {
+fn kill(ve: &Ve<'_>, init: &PidFd) -> Result<()> {
     ve.say(0, "Killing container ...");
     let failed = || format!("cannot kill container {}", ve.ctid);
     // The end of a pid namespace's init is the end of all in it.
     init.signal(Signal::KILL).doing(Exit::Stop, failed)?;
     // A frozen VE dies only when its cgroup is killed, or thawed.
     cgroup::kill(ve)?;
-    if wait_ended(init, helper, KILL).doing(Exit::Stop, failed)? {
+    if init.wait_ended(Some(KILL)).doing(Exit::Stop, failed)? {
         return Ok(());
     }
     Err(Error::advised(

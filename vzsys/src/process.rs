@@ -202,6 +202,19 @@ impl PidFd {
     }
 }
 
+/// Waits until one of two processes has ended or `timeout` is over; tells which have.
+///
+/// # Errors
+/// The errno of poll(2).
+pub fn first_ended(a: &PidFd, b: &PidFd, timeout: Duration) -> Result<(bool, bool)> {
+    let mut fds = [PollFd::new(&a.0, PollFlags::IN), PollFd::new(&b.0, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, timespec(Some(timeout)).as_ref()) {
+        Ok(_) => Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
+        Err(Errno::INTR) => Ok((false, false)),
+        Err(errno) => Err(SysError::new("poll", "pidfds", errno)),
+    }
+}
+
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -35,23 +35,17 @@ pub fn discard(path: &Path, preferred: &Path) -> Result<PathBuf, LayoutError> {
     Ok(trash)
 }
 
-/// Deletes what [`discard`] left in `trash`. One sweeper at a time; a second one returns at once, and
-/// the first looks again before it ends. Never follows a link out.
+/// Deletes what [`discard`] left in `trash`. One sweeper at a time; the next one waits and looks again, so
+/// that nothing is left to nobody. The lock is on the directory itself: a full disk has no room for a
+/// lock file. Never follows a link out.
 pub fn sweep(trash: &Path) {
-    let Ok(lock) = fs::File::create(trash.join("rm.lck")) else { return };
-    loop {
-        if lock.try_lock().is_err() {
-            return;
-        }
-        let mut found = false;
-        for entry in fs::read_dir(trash).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-                found |= fs::remove_dir_all(entry.path()).is_ok();
-            }
-        }
-        let _ = lock.unlock();
-        if !found {
-            return;
+    let Ok(dir) = fs::File::open(trash) else { return };
+    if dir.lock().is_err() {
+        return;
+    }
+    for entry in fs::read_dir(trash).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -69,7 +63,6 @@ mod tests {
         assert!(!area.exists());
         assert_eq!(fs::read_dir(&trash).unwrap().count(), 1);
         sweep(&trash);
-        let left: Vec<_> = fs::read_dir(&trash).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["rm.lck"]);
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
     }
 }
