@@ -68,7 +68,8 @@ struct Draft {
 
 impl Draft {
     fn new(ve: &Ve<'_>, options: &Options) -> Result<Self> {
-        let had_config = ve.config.exists();
+        // Asked anew: an interrupted create may just have been rolled back.
+        let had_config = ve.node.paths.ve_conf(ve.ctid).exists();
         let mut file = sample(ve, options.sample.as_deref(), had_config)?;
         let base = ve.node.global.with_file(ve.ctid, Some(file.clone()));
         let node = change_node();
@@ -267,7 +268,8 @@ fn roll_back_killed(ve: &Ve<'_>) -> Result<()> {
     unmark(ve)
 }
 
-fn discard(ve: &Ve<'_>, path: &Path) -> Result<()> {
+/// Moves a directory away, if it is there, and deletes it in the background.
+pub(crate) fn discard(ve: &Ve<'_>, path: &Path) -> Result<()> {
     if path.exists() {
         let trash = layout::discard(path, &ve.node.paths.vz().join("vztmp"))?;
         vzsys::spawn::in_background(|| layout::sweep(&trash));

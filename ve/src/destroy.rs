@@ -30,7 +30,11 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     }
     let private = ve.private()?;
     ve.say(0, &format!("Destroying container private area: {}", private.display()));
-    let trash = remove_private(ve, &private)?;
+    if let Some(trash) = remove_private(ve, &private)? {
+        // At once: what follows may fail, and the space is to be freed all the same.
+        vzsys::spawn::in_background(|| layout::sweep(&trash));
+    }
+    crate::create::discard(ve, Path::new(&format!("{}.tmp", private.display())))?;
     fault::point("destroy.private");
     retire_config(ve)?;
     fault::point("destroy.config");
@@ -43,9 +47,6 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     crate::create::unmark(ve)?;
     ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
     ve.say(0, "Container private area was destroyed");
-    if let Some(trash) = trash {
-        vzsys::spawn::in_background(|| layout::sweep(&trash));
-    }
     Ok(())
 }
 
