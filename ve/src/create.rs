@@ -7,6 +7,7 @@
 //! and removes what the killed one had made.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use templates::archive::{Durability, Progress, Unpack};
@@ -19,7 +20,7 @@ use vzsys::fault;
 use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
-use crate::{dismantle, scripts};
+use crate::{dismantle, mount, scripts};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -195,7 +196,7 @@ fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path
         Error::refused(Exit::InvalidValue, format!("Bad parameter for --layout: {error}"))
     })?;
     let parent = private.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).doing(Exit::FsNewVePrvt, || format!("cannot create {}", parent.display()))?;
+    mount::shut(ve, private)?;
     let (layout, why) = layout::choose(wish, parent);
     ve.say(1, &why);
     Ok(layout)
@@ -318,7 +319,8 @@ fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
     match draft.layout {
         Layout::Overlay => {
             let base = cache.base(&draft.template, progress)?;
-            fs::create_dir(temp).doing(Exit::FsNewVePrvt, || format!("cannot create {}", temp.display()))?;
+            let made = fs::DirBuilder::new().mode(0o700).create(temp);
+            made.doing(Exit::FsNewVePrvt, || format!("cannot create {}", temp.display()))?;
             cache.add_ref(&base.id, ve.ctid)?;
             layout::create_overlay(temp, &base.path, &base.id)?;
         }

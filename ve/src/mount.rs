@@ -1,6 +1,7 @@
 //! `vzctl mount` and `umount`: the root of a VE on the host.
 
 use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use templates::layout;
@@ -38,6 +39,8 @@ pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard
     let (private, root) = (ve.private()?, ve.root()?);
     scripts::on_host(ve, Action::Premount, Order::NodeFirst)?;
     let private = ve.existing_private().map(|_| private)?;
+    shut(ve, &private)?;
+    shut(ve, &root)?;
     fs::create_dir_all(&root)
         .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
     let kind = ve.layout(&private)?;
@@ -49,6 +52,27 @@ pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard
             Err(error.with_cleanup(guard.unmount().err().map(|e| e.to_string()).into_iter().collect()))
         }
     }
+}
+
+/// Closes the directory that holds `path` to all but the host's root, making it where it is missing. A
+/// VE's files lie on disk with its own ids: a set-uid program of its root would be one of the host's root
+/// to any user who can reach it. Directories outside of `/vz` that exist already are the admin's.
+///
+/// # Errors
+/// The call that failed, exit 3.
+pub(crate) fn shut(ve: &Ve<'_>, path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let what = || format!("cannot close {} to other users", dir.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing(Exit::System, what)?;
+    let vz = ve.node.paths.vz();
+    if dir == vz || !dir.starts_with(vz) {
+        return Ok(());
+    }
+    let mode = fs::metadata(dir).doing(Exit::System, what)?.mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).doing(Exit::System, what)
 }
 
 /// Unmounts the root of a stopped VE and all that is mounted below it.

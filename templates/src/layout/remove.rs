@@ -1,7 +1,7 @@
 //! Removing private areas: out of the way at once, deleted in the background.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use vzconf::Exit;
@@ -22,7 +22,8 @@ pub fn discard(path: &Path, preferred: &Path) -> Result<PathBuf, LayoutError> {
     let device = |p: &Path| fs::metadata(p).map(|meta| meta.dev()).ok();
     let same = preferred.parent().and_then(device) == device(parent);
     let trash = if same { preferred.to_owned() } else { parent.join(".vztmp") };
-    match fs::create_dir(&trash) {
+    // What lies here may hold set-uid programs of a VE's root.
+    match fs::DirBuilder::new().mode(0o700).create(&trash) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(failed()(vzsys::SysError::from_io("mkdir", trash.display(), &error)));
         }
