@@ -82,6 +82,7 @@ class Contender:
 
     def __init__(self, work):
         self.work = work
+        self.prepared = set()
 
     def version(self):
         return host.output([self.program, "--version"]).splitlines()[0] if shutil.which(self.program) else None

@@ -1,6 +1,5 @@
 """What is measured. Contenders take turns in each round, so that whatever else the machine does meets all."""
 
-import os
 import pathlib
 import shutil
 import subprocess
@@ -75,7 +74,9 @@ class Bench:
         ready = []
         for contender in contenders:
             try:
-                contender.prepare(kind)
+                if kind not in contender.prepared:
+                    contender.prepare(kind)
+                    contender.prepared.add(kind)
                 ready.append(contender)
             except (Failed, OSError, subprocess.CalledProcessError) as failure:
                 print(f"    {contender.name} is left out: {failure}")
@@ -96,7 +97,6 @@ class Bench:
             return number, took
 
         samples = {"vzctl create (debian)": [], "vzctl create (tiny)": []}
-        destroyed = {"vzctl destroy": []}
         # The first one unpacks the template; every later one finds it.
         first = {}
         for kind in ("debian", "tiny"):
@@ -108,7 +108,7 @@ class Bench:
                 samples[f"vzctl create ({kind})"].append(took)
                 self.ours.destroy(number)
             if self.lxc:
-                self.lxc_copy(samples, destroyed, f"{host.NAME}-copy-{turn}")
+                self.lxc_copy(samples, f"{host.NAME}-copy-{turn}")
             if turn < max(5, rounds // 6):
                 unpacked.parent.mkdir(parents=True, exist_ok=True)
                 begin = time.time_ns()
@@ -122,7 +122,7 @@ class Bench:
                 f"{first['debian'] / 1e9:.1f} s here, once.")
         return [report.Table(title, "vzctl create (debian)", samples, note)]
 
-    def lxc_copy(self, samples, destroyed, name):
+    def lxc_copy(self, samples, name):
         try:
             took = self.lxc.copy("debian", name)[1]
             self.lxc.destroy(name)
@@ -140,10 +140,9 @@ class Bench:
 
         def measure(contender):
             took, returned = contender.started("tiny", "stamp", TINY_UP)
-            end = contender.stop("tiny")
+            contender.stop("tiny")
             if contender.name != "systemd-nspawn":
                 ends.setdefault(contender.name, []).append(returned)
-            del end
             return {contender.name: took}
 
         samples = self.rounds(contenders, measure)
