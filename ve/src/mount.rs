@@ -40,7 +40,6 @@ pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard
     scripts::on_host(ve, Action::Premount, Order::NodeFirst)?;
     let private = ve.existing_private().map(|_| private)?;
     shut(ve, &private)?;
-    shut(ve, &root)?;
     fs::create_dir_all(&root)
         .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
     let kind = ve.layout(&private)?;
