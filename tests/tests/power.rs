@@ -36,7 +36,6 @@ fn a_clean_stop_lets_the_guest_shut_down() {
 }
 
 #[test]
-#[ignore = "known: the wait for the killed init times out"]
 fn a_guest_that_does_not_stop_is_killed_after_its_time() {
     on_node(|node| {
         node.need_tiny();
