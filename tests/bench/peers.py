@@ -189,9 +189,13 @@ class Lxc(Contender):
         directory = self.path / self.container(kind)
         directory.mkdir(parents=True, exist_ok=True)
         share = "/usr/share/lxc/config"
+        # lxc-copy wants the container's name in the path.
+        root = pathlib.Path("/run/bench-roots") / self.container(kind)
+        root.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "--bind", f"/run/bench/trees/{kind}", root], check=True)
         lines = [
             f"lxc.uts.name = {kind}",
-            f"lxc.rootfs.path = dir:/run/bench/trees/{kind}",
+            f"lxc.rootfs.path = dir:{root}",
             "lxc.rootfs.options = idmap=container",
             f"lxc.idmap = u 0 {trees.SHIFT} 65536",
             f"lxc.idmap = g 0 {trees.SHIFT} 65536",

@@ -87,7 +87,7 @@ class Bench:
     def create(self):
         rounds = self.options.rounds
         if self.lxc:
-            self.lxc.prepare("debian")
+            self.prepared([self.lxc], "debian")
         unpacked = self.work / "node/unpacked"
         archive = self.work / "cache/debian.tar.zst"
 

@@ -182,5 +182,5 @@ fn network() {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
     run("ip", &["link", "set", "lo", "up"]).ok();
     run("ip", &["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
-    run("ip", &["-6", "address", "add", "fd99::1/128", "dev", "lo"]).ok();
+    run("ip", &["-6", "address", "add", "fd99::1/128", "nodad", "dev", "lo"]).ok();
 }
