@@ -414,6 +414,36 @@ fn a_full_disk_is_exit_46_before_and_during() {
     assert!(!outside.path("out").exists() && !outside.path("out.tmp").exists());
 }
 
+/// A file system of one MiB, gone when dropped.
+struct Small(TempDir);
+
+impl Small {
+    fn new() -> Self {
+        let dir = dir();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path());
+        assert!(command.status().unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_meanwhile_is_exit_46_and_nothing_stays() {
+    let (outside, small) = (Outside::new(), Small::new());
+    write(&outside.path("a.tar"), &[file("x"), (file("large").0, &[7; 4 << 20])]);
+    let dest = small.0.path().join("101");
+    let error = Unpack::new(outside.path("a.tar")).needed(Some(0)).into(&dest).unwrap_err();
+    assert_eq!(error.exit(), vzconf::Exit::FsNoDiskSpace);
+    assert!(error.to_string().contains("/101; available: "), "{error}");
+    assert_eq!(fs::read_dir(small.0.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn a_stale_temporary_is_replaced_and_an_existing_destination_kept() {
     let outside = Outside::new();

@@ -55,6 +55,16 @@ pub enum BuildError {
         /// apt's words.
         reason: String,
     },
+    /// The archive answers, but its files do not belong together.
+    #[error(
+        "the package archive {mirrors} does not hold together just now: {reason}\ntry again later, or give another archive with --mirror URL"
+    )]
+    Inconsistent {
+        /// The archives.
+        mirrors: String,
+        /// apt's words.
+        reason: String,
+    },
     /// The builder failed.
     #[error("{program} failed: {reason}")]
     Failed {
@@ -99,6 +109,7 @@ impl BuildError {
             | Self::NotStatic { .. }
             | Self::NoMirror { .. }
             | Self::Unreachable { .. }
+            | Self::Inconsistent { .. }
             | Self::Failed { .. }
             | Self::System(_) => Exit::System,
         }

@@ -28,7 +28,7 @@ impl Bar {
             Event::Line(line) => {
                 let line: String = line.trim().chars().filter(|c| !c.is_control()).collect();
                 if self.bar.is_hidden() {
-                    if !self.quiet && line.starts_with("I: ") {
+                    if !self.quiet && line.starts_with("I: ") && !line.contains("-hook") {
                         eprintln!("{line}");
                     }
                 } else {
