@@ -6,51 +6,6 @@ use vzsys::seccomp::Nesting;
 
 use crate::error::{Error, Result};
 
-/// Linux's capabilities by number (include/uapi/linux/capability.h), as `--capability` names them.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// Not given unless asked for: they concern the host or its hardware, and guests that see them missing
 /// skip the services that would fail (`ConditionCapability=`).
 const OFF: [&str; 14] = [
@@ -73,20 +28,25 @@ const OFF: [&str; 14] = [
 /// Never given to a privileged VE: with them it owns the host.
 const NEVER: [&str; 2] = ["SYS_MODULE", "SYS_RAWIO"];
 
+/// A capability's bit by the name that `--capability` uses; none for VE_ADMIN, which was OpenVZ's own.
 fn bit(name: &str) -> Option<u64> {
-    NAMES.iter().position(|known| *known == name).map(|n| 1 << n)
+    format!("CAP_{name}").parse::<caps::Capability>().ok().map(|cap| cap.bitmask())
 }
 
 fn mask(names: &[&str]) -> u64 {
     names.iter().filter_map(|name| bit(name)).sum()
 }
 
+fn all() -> u64 {
+    caps::all().iter().map(caps::Capability::bitmask).sum()
+}
+
 /// The confinement that a VE's configuration asks for.
 #[must_use]
 pub fn confinement(config: &Config, personality_32: bool) -> Confinement {
-    let mut capabilities = mask(&NAMES) & !mask(&OFF);
+    let mut capabilities = all() & !mask(&OFF);
     for toggle in config.capability() {
-        // VE_ADMIN was OpenVZ's own; its rights inside are part of the default here.
+        // The rights that VE_ADMIN gave inside are part of the default here.
         let bit = bit(&toggle.name.to_ascii_uppercase()).unwrap_or(0);
         if toggle.on {
             capabilities |= bit;
@@ -140,4 +100,20 @@ fn host_device(name: &str) -> Option<Device> {
     };
     let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
     Some(Device { path: name.into(), kind, major, minor, mode: 0o666 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_parameter_table_is_a_capability_and_the_default_is_what_it_was() {
+        for name in vzconf::params::CAPABILITIES {
+            assert_eq!(bit(name).is_none(), *name == "VE_ADMIN", "{name}");
+        }
+        assert_eq!(mask(&OFF).count_ones(), 14);
+        // Bits 0 to 31; of the later ones none is given.
+        assert_eq!(all() & !mask(&OFF), 0xbdec_ffff);
+        assert_eq!(bit("AUDIT_CONTROL"), Some(1 << 30));
+    }
 }

@@ -356,11 +356,7 @@ fn undo(ve: &Ve<'_>, draft: &Draft) -> Vec<String> {
 
 /// `*.destroyed` files of an earlier VE of this number.
 fn remove_retired(ve: &Ve<'_>) {
-    let paths = &ve.node.paths;
-    let scripts = vzconf::Action::ALL.map(|action| paths.action_script(Script::Ve(ve.ctid, action)));
-    for path in scripts.into_iter().chain([paths.ve_conf(ve.ctid)]) {
-        let mut retired = path.into_os_string();
-        retired.push(".destroyed");
+    for (_, retired) in crate::destroy::retirements(ve) {
         let _ = fs::remove_file(retired);
     }
 }

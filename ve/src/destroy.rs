@@ -1,7 +1,7 @@
 //! `vzctl destroy`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use templates::cache::Cache;
 use templates::layout;
@@ -52,7 +52,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
 
 /// Returns where the area waits for its deletion. A symbolic link is removed alone: what it points to
 /// was put there by the admin.
-fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<std::path::PathBuf>> {
+fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<PathBuf>> {
     let meta = match fs::symlink_metadata(private) {
         Ok(meta) => meta,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -81,12 +81,19 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<std::path::PathB
     Ok(Some(trash))
 }
 
-fn retire_config(ve: &Ve<'_>) -> Result<()> {
+/// The config and action scripts of a VE, and what a destroy renames them to.
+pub(crate) fn retirements(ve: &Ve<'_>) -> impl Iterator<Item = (PathBuf, PathBuf)> {
     let paths = &ve.node.paths;
     let scripts = Action::ALL.map(|action| paths.action_script(Script::Ve(ve.ctid, action)));
-    for path in scripts.into_iter().chain([paths.ve_conf(ve.ctid)]) {
+    scripts.into_iter().chain([paths.ve_conf(ve.ctid)]).map(|path| {
         let mut retired = path.clone().into_os_string();
         retired.push(".destroyed");
+        (path, PathBuf::from(retired))
+    })
+}
+
+fn retire_config(ve: &Ve<'_>) -> Result<()> {
+    for (path, retired) in retirements(ve) {
         match fs::rename(&path, &retired) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).doing(Exit::System, || format!("cannot rename {}", path.display()));

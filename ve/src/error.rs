@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use templates::layout::LayoutError;
 use vzconf::{Ctid, Exit};
 use vzsys::SysError;
-use vzsys::launch::{LaunchError, Stage};
+use vzsys::launch::LaunchError;
 
 /// The result of a verb.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -99,7 +99,6 @@ impl Error {
             Self::Cgroup(error) => error.exit(),
             Self::Cache(error) => error.exit(),
             Self::Guest { source, .. } => source.exit(),
-            Self::Launch { source, .. } if source.stage == Stage::FindInit => Exit::FsBadTmpl,
             Self::Launch { .. } => Exit::EnvCreate,
             Self::Script { .. } => Exit::ActionScript,
             Self::Call { source, .. } if source.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,

@@ -12,7 +12,7 @@ use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
 
 /// What scripts and `exec` get as `PATH`.
-pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) use vzsys::spawn::PATH;
 
 /// Which scripts come first: on the way up the node's, on the way down the VE's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
 use templates::dist::InitKind;
-use vzconf::{Action, Exit};
+use vzconf::{Action, Ctid, Exit};
 use vzsys::channel::Channel;
 use vzsys::idmap::IdRange;
 use vzsys::launch::{CgroupView, Confinement, LaunchError, LaunchPlan, Stage};
@@ -103,9 +103,9 @@ fn set_stale_dump_aside(ve: &Ve<'_>) -> Result<()> {
 
 /// Everything that a start has made so far, undone in reverse by drop.
 struct Made {
-    root: Option<MountGuard>,
-    cgroup: beancounters::VeCgroup,
     net: Option<netns::NetGuard>,
+    cgroup: beancounters::VeCgroup,
+    root: Option<MountGuard>,
 }
 
 fn launch(ve: &Ve<'_>, options: Options) -> Result<State> {
@@ -120,7 +120,15 @@ fn launch(ve: &Ve<'_>, options: Options) -> Result<State> {
     launched
 }
 
-fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
+/// The road that every launch takes before there is a process.
+struct Prepared {
+    ids: Option<IdRange>,
+    found: guest::Found,
+    plan: LaunchPlan,
+    made: Made,
+}
+
+fn prepare(ve: &Ve<'_>, options: Options) -> Result<Prepared> {
     let ids = ids::claim(&ve.config, ve.ctid)?;
     let root = mount_for_start(ve, options, ids)?;
     fault::point("start.mounted");
@@ -128,15 +136,24 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let cgroup = cgroup::create(ve, ids)?;
     fault::point("start.cgroups");
     let plan = plan(ve, &found, ids, &cgroup)?;
-    let mut made = Made { root, cgroup, net: None };
-    let (monitor, monitor_ref) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
-    let launch_failed = |source: LaunchError| match source.stage {
+    Ok(Prepared { ids, found, plan, made: Made { root, cgroup, net: None } })
+}
+
+/// What a failed launch means to the user.
+fn launch_failed(ctid: Ctid) -> impl Fn(LaunchError) -> Error + Copy {
+    move |source| match source.stage {
         Stage::FindInit => {
             let hint = format!("looked for {}", INITS.join(", "));
             Error::advised(Exit::FsBadTmpl, "Unable to start init, probably incorrect template", hint)
         }
-        _ => Error::Launch { ctid: ve.ctid, source },
-    };
+        _ => Error::Launch { ctid, source },
+    }
+}
+
+fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
+    let Prepared { ids, found, plan, mut made } = prepare(ve, options)?;
+    let (monitor, monitor_ref) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
+    let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     fault::point("start.cloned");
     let init = ProcRef::of(pid).doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))?;
@@ -339,30 +356,21 @@ pub(crate) fn with_waiting_init<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Resu
 }
 
 fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
-    let ids = ids::claim(&ve.config, ve.ctid)?;
-    let options = Options { skip_remount: false, ..Options::default() };
-    let root = mount_for_start(ve, options, ids)?;
-    let found = guest::detect(ve, ids)?;
-    let cgroup = cgroup::create(ve, ids)?;
-    let plan = plan(ve, &found, ids, &cgroup)?;
+    let Prepared { ids, plan, made, .. } = prepare(ve, Options::default())?;
     let (monitor, _) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
-    let launch_failed = |source: LaunchError| match source.stage {
-        Stage::FindInit => {
-            let hint = format!("looked for {}", INITS.join(", "));
-            Error::advised(Exit::FsBadTmpl, "Unable to start init, probably incorrect template", hint)
-        }
-        _ => Error::Launch { ctid: ve.ctid, source },
-    };
+    let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     let what = || format!("cannot enter container {}", ve.ctid);
     let pidfd = PidFd::open(pid).doing(Exit::System, what)?;
     let pidfd = pidfd.ok_or_else(|| Error::refused(Exit::EnvCreate, what()))?;
     monitor.furnished().map_err(launch_failed)?;
-    let door = Door::new(pidfd, cgroup::points(&cgroup)?, plan.confinement, ids.is_some());
+    let door = Door::new(pidfd, cgroup::points(&made.cgroup)?, plan.confinement, ids.is_some());
     let done = work(&door);
     // The monitor kills its init when nobody is left to release it.
     drop(monitor);
     door.wait_ended()?;
+    // Processes first: they are in the root.
+    let Made { root, cgroup, .. } = made;
     drop(cgroup);
     drop(root);
     done

@@ -217,14 +217,15 @@ fn inside(target: &Target<'_>, program: &Program, stdio: Stdio, channel: &Channe
     raw::exit_now(1)
 }
 
-fn become_root() -> Result<()> {
+/// Inside a VE's user namespace (or, for a privileged VE, as we are): its root, in a session of its own.
+pub(crate) fn become_root() -> Result<()> {
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     rustix::thread::set_thread_groups(&[]).call("setgroups", || "[]")?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid", || "0")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid", || "0")?;
     rustix::process::setsid().call("setsid", || "")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::process::chdir("/").call("chdir", || "/")
+    Ok(())
 }
 
 fn take_stdio(stdio: Stdio, channel: &Channel) -> Result<()> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::sethostname;
-use rustix::thread::{CapabilitySet, UnshareFlags};
+use rustix::thread::UnshareFlags;
 
 use super::{AtStage, FromInit, LaunchError, LaunchPlan, Stage, ToInit, console, furnish};
 use crate::channel::Channel;
@@ -40,7 +40,7 @@ fn furnish_and_wait(
     if !matches!(channel.receive().at(Stage::Identity)?, Some((ToInit::MapsWritten, _))) {
         return Ok(None);
     }
-    become_root(plan).at(Stage::Identity)?;
+    crate::join::become_root().at(Stage::Identity)?;
     join_cgroups(tasks).at(Stage::Cgroups)?;
     enter_time_namespace().at(Stage::Time)?;
     furnish::furnish(plan, dev).at(Stage::Mounts)?;
@@ -54,18 +54,6 @@ fn furnish_and_wait(
         Some((ToInit::Release, _)) => Ok(Some(init)),
         _ => Ok(None),
     }
-}
-
-fn become_root(plan: &LaunchPlan) -> Result<()> {
-    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
-    rustix::thread::set_thread_groups(&[]).call("setgroups", || "[]")?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid", || "0")?;
-    if plan.ids.is_some() {
-        rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid", || "0")?;
-    }
-    rustix::process::setsid().call("setsid", || "")?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(())
 }
 
 /// Writing "0" to a v1 `tasks` file moves the writer alone, without the global lock and its RCU grace
@@ -136,10 +124,4 @@ fn limits() -> Result<()> {
         .call("setrlimit", || "NOFILE")?;
     let core = getrlimit(Resource::Core);
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum }).call("setrlimit", || "CORE")
-}
-
-/// The capabilities that no VE has, whatever its configuration says: they reach the host.
-#[must_use]
-pub fn host_only() -> CapabilitySet {
-    CapabilitySet::SYS_MODULE | CapabilitySet::SYS_RAWIO
 }

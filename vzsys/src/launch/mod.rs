@@ -39,7 +39,6 @@ use crate::seccomp::Nesting;
 
 pub(crate) use console::open_pty;
 pub use devices::{Device, DeviceKind};
-pub use init::host_only;
 
 /// What every process of a VE is confined by; the same for init and for `vzctl exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
