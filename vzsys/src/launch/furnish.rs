@@ -19,8 +19,8 @@ use crate::mount::{Detached, Opt, QUIET};
 /// Everything is mounted *after* the change of root: a symbolic link in the template then leads
 /// nowhere but into the VE. The host's tree is detached last, because the kernel allows a new procfs
 /// and sysfs in a user namespace only while a fully visible one is mounted.
-pub(super) fn furnish(plan: &LaunchPlan, dev: &Detached) -> Result<()> {
-    let old = change_root(&plan.root)?;
+pub(super) fn furnish(plan: &LaunchPlan, root: &Detached, dev: &Detached) -> Result<()> {
+    let old = change_root(root)?;
     let mounted = mount_all(plan, dev);
     fchdir(&old).call("fchdir", || "the host's root")?;
     unmount(".", UnmountFlags::DETACH).call("umount2", || "the host's root")?;
@@ -28,15 +28,17 @@ pub(super) fn furnish(plan: &LaunchPlan, dev: &Detached) -> Result<()> {
     mounted
 }
 
-fn change_root(root: &Path) -> Result<OwnedFd> {
+/// `root` was copied on the host's side: the VE's ids need no way to where it is mounted there, and a
+/// copy is not locked as the mounts are that came with the namespace, so it can become the root.
+fn change_root(root: &Detached) -> Result<OwnedFd> {
     let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", private).call("mount", || "/, MS_REC|MS_SLAVE")?;
     let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old = open("/", dir, Mode::empty()).call("open", || "/")?;
-    // A copy, because the mounts that came with the namespace are locked and cannot become a root.
-    Detached::copy_of(root, true)?.attach(root)?;
-    chdir(root).call("chdir", || root.display().to_string())?;
-    pivot_root(".", ".").call("pivot_root", || root.display().to_string())?;
+    // Any place that is always there will do: it is seen by nobody, and for a moment only.
+    root.attach(Path::new("/dev"))?;
+    fchdir(root).call("fchdir", || "the root of the VE")?;
+    pivot_root(".", ".").call("pivot_root", || "the root of the VE")?;
     Ok(old)
 }
 

@@ -19,9 +19,18 @@ use crate::raw;
 /// Soft limit of open files that programs may count on (select(2) breaks above it).
 const NOFILE_SOFT: u64 = 1024;
 
+/// Mounts made on the host's side for the child to put in place.
+#[derive(Clone, Copy)]
+pub(super) struct Trees<'a> {
+    /// A copy of the VE's root.
+    pub(super) root: &'a Detached,
+    /// Its /dev.
+    pub(super) dev: &'a Detached,
+}
+
 /// Child, inside its namespaces. Never returns: becomes init, or reports why not and exits.
-pub(super) fn run(plan: &LaunchPlan, dev: &Detached, tasks: Vec<OwnedFd>, channel: &Channel) -> ! {
-    let failed = match furnish_and_wait(plan, dev, tasks, channel) {
+pub(super) fn run(plan: &LaunchPlan, trees: Trees<'_>, tasks: Vec<OwnedFd>, channel: &Channel) -> ! {
+    let failed = match furnish_and_wait(plan, trees, tasks, channel) {
         Ok(Some(init)) => execute(plan, &init),
         // The parent closed the channel: nobody wants this VE any more.
         Ok(None) => raw::exit_now(0),
@@ -33,7 +42,7 @@ pub(super) fn run(plan: &LaunchPlan, dev: &Detached, tasks: Vec<OwnedFd>, channe
 
 fn furnish_and_wait(
     plan: &LaunchPlan,
-    dev: &Detached,
+    trees: Trees<'_>,
     tasks: Vec<OwnedFd>,
     channel: &Channel,
 ) -> std::result::Result<Option<CString>, LaunchError> {
@@ -43,7 +52,7 @@ fn furnish_and_wait(
     crate::join::become_root().at(Stage::Identity)?;
     join_cgroups(tasks).at(Stage::Cgroups)?;
     enter_time_namespace().at(Stage::Time)?;
-    furnish::furnish(plan, dev).at(Stage::Mounts)?;
+    furnish::furnish(plan, trees.root, trees.dev).at(Stage::Mounts)?;
     let master = console::open_console().at(Stage::Console)?;
     channel.send(&FromInit::Console, Some(master.as_fd())).at(Stage::Console)?;
     drop(master);

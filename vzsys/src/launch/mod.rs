@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::Channel;
 use crate::error::{Call, Result};
 use crate::idmap::{self, IdRange};
+use crate::mount::Detached;
 use crate::process::PidFd;
 use crate::raw::{self, Cloned};
 use crate::seccomp::Nesting;
@@ -220,6 +221,7 @@ const NAMESPACES: libc::c_int =
 /// The stage and call that failed; nothing is left behind.
 pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError> {
     let dev = devices::make(plan).at(Stage::Devices)?;
+    let root = Detached::copy_of(&plan.root, true).at(Stage::Mounts)?;
     let (tasks, unified) = open_cgroups(plan).at(Stage::Cgroups)?;
     let (ours, theirs) = Channel::pair().at(Stage::Clone)?;
     let mut flags = NAMESPACES as u64;
@@ -235,7 +237,7 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
     match cloned.at(Stage::Clone)? {
         Cloned::Child => {
             drop(ours);
-            init::run(plan, &dev, tasks, &theirs)
+            init::run(plan, init::Trees { root: &root, dev: &dev }, tasks, &theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             let waiting = Waiting { pid, pidfd: PidFd::from_fd(pidfd), channel: ours };
