@@ -1,6 +1,7 @@
 //! Removing private areas: out of the way at once, deleted in the background.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -44,9 +45,11 @@ pub fn sweep(trash: &Path) {
     if dir.lock().is_err() {
         return;
     }
-    for entry in fs::read_dir(trash).into_iter().flatten().flatten() {
+    let held = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    for entry in fs::read_dir(&held).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            let _ = fs::remove_dir_all(entry.path());
+            // Through the directory that we hold: its path may change while we work.
+            let _ = fs::remove_dir_all(Path::new(&held).join(entry.file_name()));
         }
     }
 }
