@@ -20,6 +20,10 @@ impl Host {
     /// A new, empty network namespace for this thread, with `lo` up and the filter in place.
     pub fn new() -> Self {
         enter_new();
+        // A new namespace takes IPv4's switches from the machine it is on (net.core.devconf_inherit_init_net).
+        for switch in ["ipv4/conf/all", "ipv4/conf/default", "ipv6/conf/all", "ipv6/conf/default"] {
+            std::fs::write(format!("/proc/sys/net/{switch}/forwarding"), "0").unwrap();
+        }
         ip("link set lo up");
         netns::filter::ensure().unwrap();
         let dir = tempfile::tempdir().unwrap();
