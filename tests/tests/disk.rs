@@ -57,7 +57,6 @@ fn tree() -> Vec<String> {
 }
 
 #[test]
-#[ignore = "known: an empty lock file stays in TEMPLATE/base"]
 fn create_on_a_full_disk_fails_with_46_and_leaves_nothing() {
     on_node(|node| {
         for layout in ["simfs", "overlay"] {
@@ -95,7 +94,6 @@ fn create_on_a_full_disk_fails_with_46_and_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "known: a lock file cannot be written on a disk without a free block"]
 fn a_ve_on_a_full_disk_still_starts_stops_and_is_destroyed() {
     on_node(|node| {
         let Some(disk) = SmallDisk::new(node, 32) else { return };

@@ -65,7 +65,6 @@ mod heavy {
     use super::*;
 
     #[test]
-    #[ignore = "known: a create killed at some points leaves a VE that start refuses"]
     fn create_killed_anywhere_is_mended() {
         on_node(|node| crash_everywhere(node, "create", &fault_points("create"), |_| {}));
     }
@@ -115,7 +114,6 @@ fn mount_killed_is_mended() {
 }
 
 #[test]
-#[ignore = "known: destroy refuses a VE whose create was killed before its config was saved"]
 fn a_create_that_was_killed_and_given_up_leaves_nothing_after_destroy() {
     on_node(|node| {
         node.need_tiny();

@@ -3,8 +3,7 @@
 //! ```text
 //!  mark ─▶ PRIVATE.tmp ─▶ post-create ─▶ CTID.conf ─▶ rename to PRIVATE (COMMIT) ─▶ unmark
 //! ```
-//! The mark `/var/lib/vzctl/creating/CTID` outlives a crash of the host: the next create finds it,
-//! and removes what the killed one had made.
+//! The mark ([`crate::creating`]) tells the next verb that a create was killed, and what it had made.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,9 +13,10 @@ use templates::archive::{Durability, Progress, Unpack};
 use templates::cache::{Cache, CacheError, Template};
 use templates::layout::{self, Layout, Wish};
 use vzconf::change::{Changes, Node as ChangeNode};
-use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Paths, Script, names};
+use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Script, names};
 use vzsys::fault;
 
+use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
@@ -41,12 +41,10 @@ pub struct Options {
 /// 82 sample, 44 private area exists, 29/91 template, 46 disk space, 48 private area, 131 name,
 /// 21 bad values, 79 script. Nothing is left behind.
 pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
-    roll_back_killed(ve)?;
     let draft = Draft::new(ve, options)?;
-    let created = build(ve, &draft);
-    if let Err(error) = created {
-        let left = undo(ve, &draft);
-        return Err(error.with_cleanup(left));
+    let mark = draft.mark();
+    if let Err(error) = build(ve, &draft, &mark) {
+        return Err(error.with_cleanup(mark.undo(ve)));
     }
     ve.say(0, "Container private area was created");
     Ok(())
@@ -69,8 +67,7 @@ struct Draft {
 
 impl Draft {
     fn new(ve: &Ve<'_>, options: &Options) -> Result<Self> {
-        // Asked anew: an interrupted create may just have been rolled back.
-        let had_config = ve.node.paths.ve_conf(ve.ctid).exists();
+        let had_config = ve.config.exists();
         let mut file = sample(ve, options.sample.as_deref(), had_config)?;
         let base = ve.node.global.with_file(ve.ctid, Some(file.clone()));
         let node = change_node();
@@ -122,10 +119,16 @@ impl Draft {
         Ok(())
     }
 
-    fn temp(&self) -> PathBuf {
-        let mut path = self.private.clone().into_os_string();
-        path.push(".tmp");
-        PathBuf::from(path)
+    fn mark(&self) -> Mark {
+        let base =
+            (self.layout == Layout::Overlay).then(|| (self.config.template_dir(), self.template.base_id()));
+        Mark {
+            private: self.private.clone(),
+            had_private: self.had_private,
+            had_config: self.had_config,
+            name: self.name.clone(),
+            base,
+        }
     }
 }
 
@@ -225,61 +228,8 @@ fn warn_of_unenforced_quota(ve: &Ve<'_>, config: &Config) {
     }
 }
 
-fn mark_path(paths: &Paths, ctid: Ctid) -> PathBuf {
-    paths.state_dir().join("creating").join(ctid.to_string())
-}
-
-const NEW_CONFIG: &str = "new-config";
-
-fn mark(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
-    let path = mark_path(&ve.node.paths, ve.ctid);
-    let what = || format!("cannot create {}", path.display());
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).doing(Exit::System, what)?;
-    }
-    let state = if draft.had_config { "old-config" } else { NEW_CONFIG };
-    fs::write(&path, state).doing(Exit::System, what)
-}
-
-/// The VE is whole, or gone: nothing is to be rolled back.
-pub(crate) fn unmark(ve: &Ve<'_>) -> Result<()> {
-    let path = mark_path(&ve.node.paths, ve.ctid);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).doing(Exit::System, || format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes what a create made that was killed before its COMMIT.
-fn roll_back_killed(ve: &Ve<'_>) -> Result<()> {
-    let Ok(state) = fs::read_to_string(mark_path(&ve.node.paths, ve.ctid)) else { return Ok(()) };
-    let private = ve.private()?;
-    let committed = fs::read_dir(&private).is_ok_and(|mut dir| dir.next().is_some()) && ve.config.exists();
-    if !committed {
-        ve.say(-1, "WARNING: removing what an interrupted create left behind");
-        discard(ve, &PathBuf::from(format!("{}.tmp", private.display())))?;
-        let _ = fs::remove_dir(&private);
-        if state.trim() == NEW_CONFIG {
-            let _ = fs::remove_file(ve.node.paths.ve_conf(ve.ctid));
-        }
-        names::remove_all(&ve.node.paths, ve.ctid)?;
-    }
-    unmark(ve)
-}
-
-/// Moves a directory away, if it is there, and deletes it in the background.
-pub(crate) fn discard(ve: &Ve<'_>, path: &Path) -> Result<()> {
-    if path.exists() {
-        let trash = layout::discard(path, &ve.node.paths.vz().join("vztmp"))?;
-        vzsys::spawn::in_background(|| layout::sweep(&trash));
-    }
-    Ok(())
-}
-
-fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
-    mark(ve, draft)?;
+fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
+    mark.save(&ve.node.paths, ve.ctid)?;
     fault::point("create.marked");
     // The reservation: two creators with different lock directories cannot both have it.
     if !draft.had_private {
@@ -290,7 +240,7 @@ fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
         names::assign(&ve.node.paths, ve.ctid, name, None)?;
     }
     ve.say(0, &format!("Creating container private area ({})", draft.template.name));
-    let temp = draft.temp();
+    let temp = mark.temp();
     discard(ve, &temp)?;
     fill(ve, draft, &temp)?;
     fault::point("create.filled");
@@ -310,7 +260,7 @@ fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
         return Err(error.with_cleanup(left.into_iter().collect()));
     }
     remove_retired(ve);
-    unmark(ve)
+    creating::remove(ve)
 }
 
 fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
@@ -334,24 +284,6 @@ fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Undoes a failed [`build`]; returns what could not be.
-fn undo(ve: &Ve<'_>, draft: &Draft) -> Vec<String> {
-    let mut left = Vec::new();
-    let mut note = |done: Result<()>| left.extend(done.err().map(|error| dismantle::describe(&error)));
-    note(discard(ve, &draft.temp()));
-    if !draft.had_private {
-        let _ = fs::remove_dir(&draft.private);
-    }
-    if !draft.had_config {
-        let _ = fs::remove_file(ve.node.paths.ve_conf(ve.ctid));
-    }
-    if draft.name.is_some() {
-        note(names::remove_all(&ve.node.paths, ve.ctid).map_err(Error::from));
-    }
-    note(unmark(ve));
-    left
 }
 
 /// `*.destroyed` files of an earlier VE of this number.

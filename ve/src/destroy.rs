@@ -34,7 +34,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
         // At once: what follows may fail, and the space is to be freed all the same.
         vzsys::spawn::in_background(|| layout::sweep(&trash));
     }
-    crate::create::discard(ve, Path::new(&format!("{}.tmp", private.display())))?;
+    crate::creating::discard(ve, Path::new(&format!("{}.tmp", private.display())))?;
     fault::point("destroy.private");
     retire_config(ve)?;
     fault::point("destroy.config");
@@ -44,7 +44,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     }
     let _ = ve.root().map(fs::remove_dir);
     let _ = fs::remove_file(ve.node.paths.state_dir().join("veip").join(ve.ctid.to_string()));
-    crate::create::unmark(ve)?;
+    crate::creating::remove(ve)?;
     ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
     ve.say(0, "Container private area was destroyed");
     Ok(())

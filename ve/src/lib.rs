@@ -9,6 +9,7 @@ mod cgroup;
 pub mod confine;
 pub mod console;
 pub mod create;
+pub mod creating;
 pub mod destroy;
 mod dismantle;
 mod error;

@@ -54,12 +54,28 @@ impl Node {
         Ok(Self { paths, global, vzctl, vzmon, say, progress: Box::new(|_, _, _| {}) })
     }
 
-    /// A VE by number or name.
+    /// The number of a VE by number or name.
     ///
     /// # Errors
-    /// Exit 21 for what is neither; 3 when its config cannot be read.
-    pub fn find(&self, word: &str) -> Result<Ve<'_>> {
-        self.ve(vzconf::names::resolve(&self.paths, word)?)
+    /// Exit 21 for what is neither.
+    pub fn find(&self, word: &str) -> Result<Ctid> {
+        Ok(vzconf::names::resolve(&self.paths, word)?)
+    }
+
+    /// Takes a VE's lock for as long as the value lives. What is read of the VE before that may be out of
+    /// date: its configuration is read once the lock is held.
+    ///
+    /// # Errors
+    /// Exit 9 when somebody has it.
+    pub fn lock(&self, ctid: Ctid, doing: &str) -> Result<Lock> {
+        let dir = self.global.lock_dir();
+        match Lock::acquire_as(&dir, ctid, doing) {
+            // A VE that has just ended is being tidied up; that is over in a moment, and nobody's doing.
+            Err(vzconf::Error::Locked { holder: Some(holder), .. }) if holder.cmdline.contains("__ended") => {
+                Ok(Lock::wait(&dir, ctid, Instant::now() + TIDIED)?)
+            }
+            done => Ok(done?),
+        }
     }
 
     /// A VE by number.
@@ -96,21 +112,6 @@ pub struct Ve<'n> {
 }
 
 impl<'n> Ve<'n> {
-    /// Takes the VE's lock for as long as the value lives.
-    ///
-    /// # Errors
-    /// Exit 9 when somebody has it.
-    pub fn lock(&self, doing: &str) -> Result<Lock> {
-        let dir = self.node.global.lock_dir();
-        match Lock::acquire_as(&dir, self.ctid, doing) {
-            // A VE that has just ended is being tidied up; that is over in a moment, and nobody's doing.
-            Err(vzconf::Error::Locked { holder: Some(holder), .. }) if holder.cmdline.contains("__ended") => {
-                Ok(Lock::wait(&dir, self.ctid, Instant::now() + TIDIED)?)
-            }
-            done => Ok(done?),
-        }
-    }
-
     /// The private area.
     ///
     /// # Errors

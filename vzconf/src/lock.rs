@@ -2,10 +2,13 @@
 //!
 //! The file holds three lines: the holder's pid, what it does, and when it started (clock ticks since boot), so that a
 //! pid used again is not mistaken for the holder. Files of older tools have two lines or one and are understood.
+//!
+//! On a disk without a free block the lock is a symbolic link whose target is that text: a short one lies in its inode,
+//! and stopping or destroying a VE is what makes room. To link(2) and open(2) of older tools it is in the way as a file is.
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -82,7 +85,7 @@ impl Lock {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(fail(e)),
             }
-            match inspect_or_remove(&path).map_err(fail)? {
+            match inspect_or_remove(dir, &path).map_err(fail)? {
                 Found::Held(holder) => return Err(Error::Locked { ctid, holder: Some(holder) }),
                 Found::Stale => stale = true,
                 Found::Gone => {}
@@ -114,7 +117,7 @@ impl Lock {
     /// Who holds the lock now, if a living process does. Takes nothing.
     #[must_use]
     pub fn holder(dir: &Path, ctid: Ctid) -> Option<Holder> {
-        let content = fs::read(dir.join(format!("{ctid}.lck"))).ok()?;
+        let (_, content) = look(&dir.join(format!("{ctid}.lck"))).ok()??;
         let (pid, started) = parse(&content)?;
         living(pid, started)
     }
@@ -168,48 +171,69 @@ fn link_new(dir: &Path, ctid: Ctid, doing: &str, path: &Path) -> io::Result<u64>
     let temp = dir.join(format!("{ctid}.lck{pid:06}{number}"));
     let _ = fs::remove_file(&temp);
     let started = start_time(pid).map(|(ticks, _)| ticks).unwrap_or_default();
-    let made = (|| {
+    let text = format!("{pid}\n{doing}\n{started}\n");
+    let made: io::Result<u64> = (|| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temp)?;
-        file.write_all(format!("{pid}\n{doing}\n{started}\n").as_bytes())?;
+        file.write_all(text.as_bytes())?;
         fs::hard_link(&temp, path)?;
         Ok(file.metadata()?.ino())
     })();
     let _ = fs::remove_file(&temp);
-    made
+    match made {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            symlink(text, path)?;
+            Ok(fs::symlink_metadata(path)?.ino())
+        }
+        made => made,
+    }
 }
 
 /// Tells whose the lock is, and removes it if that is nobody's.
-fn inspect_or_remove(path: &Path) -> io::Result<Found> {
-    let file = match fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits() as i32)
-        .open(path)
-    {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Gone),
-        Err(e) => return Err(e),
-    };
+fn inspect_or_remove(dir: &Path, path: &Path) -> io::Result<Found> {
     let settled = Instant::now() + SETTLE;
-    let parsed = loop {
-        let mut content = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(&file, 4096), &mut content)?;
-        io::Seek::rewind(&mut &file)?;
+    let (ino, parsed) = loop {
+        let Some((ino, content)) = look(path)? else { return Ok(Found::Gone) };
         match parse(&content) {
-            Some(parsed) => break Some(parsed),
-            None if Instant::now() >= settled => break None,
+            Some(parsed) => break (ino, Some(parsed)),
+            None if Instant::now() >= settled => break (ino, None),
             None => std::thread::sleep(Duration::from_millis(20)),
         }
     };
     if let Some(holder) = parsed.and_then(|(pid, started)| living(pid, started)) {
         return Ok(Found::Held(holder));
     }
-    // Two commands may see the same stale file. Whoever removes it must hold its flock and find it still in place, so
-    // that the second one does not remove the fresh lock of the first.
-    flock(&file, FlockOperation::LockExclusive)?;
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.ino() == file.metadata()?.ino() => fs::remove_file(path).map(|()| Found::Stale),
-        Ok(_) => Ok(Found::Gone),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Gone),
+    // Two commands may see the same stale lock. Whoever removes it must hold the directory's flock and find it still in
+    // place, so that the second one does not remove the fresh lock of the first.
+    let dir = fs::File::open(dir)?;
+    flock(&dir, FlockOperation::LockExclusive)?;
+    match look(path)? {
+        Some((there, _)) if there == ino => fs::remove_file(path).map(|()| Found::Stale),
+        _ => Ok(Found::Gone),
+    }
+}
+
+/// The inode and the text of a lock; `None` when there is none.
+fn look(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits() as i32;
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return look_at_link(path);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut content = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(&file, 4096), &mut content)?;
+    Ok(Some((file.metadata()?.ino(), content)))
+}
+
+fn look_at_link(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let found = fs::symlink_metadata(path).and_then(|meta| Ok((meta.ino(), fs::read_link(path)?)));
+    match found {
+        Ok((ino, target)) => Ok(Some((ino, target.into_os_string().into_encoded_bytes()))),
+        // Gone, or a file again: looked at anew in the next round.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -303,6 +327,20 @@ mod tests {
             let lock = Lock::acquire(tmp.path(), ve()).unwrap();
             assert!(lock.removed_stale(), "{content:?}");
         }
+        assert!(names(tmp.path()).is_empty());
+    }
+
+    #[test]
+    fn on_a_full_disk_the_lock_is_a_link_and_counts_as_well() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("101.lck");
+        let (started, _) = start_time(std::process::id()).unwrap();
+        symlink(format!("{}\nstop\n{started}\n", std::process::id()), &path).unwrap();
+        assert_eq!(Lock::acquire(tmp.path(), ve()).unwrap_err().exit().code(), 9);
+        assert_eq!(Lock::holder(tmp.path(), ve()).unwrap().pid, std::process::id());
+        fs::remove_file(&path).unwrap();
+        symlink("2147483646\nstop\n1\n", &path).unwrap();
+        assert!(Lock::acquire(tmp.path(), ve()).unwrap().removed_stale());
         assert!(names(tmp.path()).is_empty());
     }
 

@@ -55,12 +55,18 @@ impl Cache {
             }
             drop(lock);
             let _lock = self::lock(&bases, &id, FlockOperation::LockExclusive)?;
-            if !path.is_dir() {
-                Unpack::new(&template.path)
-                    .needed(template.metadata.as_ref().map(|m| m.unpacked).filter(|bytes| *bytes > 0))
-                    .durability(Durability::Synced)
-                    .progress(&mut progress)
-                    .into(&path)?;
+            if path.is_dir() {
+                continue;
+            }
+            let unpacked = Unpack::new(&template.path)
+                .needed(template.metadata.as_ref().map(|m| m.unpacked).filter(|bytes| *bytes > 0))
+                .durability(Durability::Synced)
+                .progress(&mut progress)
+                .into(&path);
+            if let Err(error) = unpacked {
+                // While we hold it, as in prune: who waits for it sees that it is gone.
+                let _ = fs::remove_file(lock_path(&bases, &id));
+                return Err(error.into());
             }
         }
     }
@@ -152,14 +158,18 @@ impl Cache {
             }
         }
         // Last, while we hold it: who waits for it sees that it is gone and makes a new one.
-        let path = bases.join(format!("{id}.lock"));
+        let path = lock_path(&bases, id);
         Ok(fs::remove_file(&path).call("unlink", || path.display().to_string())?)
     }
 }
 
+fn lock_path(bases: &Path, id: &str) -> PathBuf {
+    bases.join(format!("{id}.lock"))
+}
+
 /// Takes the lock of one base; the file may be removed by its holder while we wait for it.
 fn lock(bases: &Path, id: &str, how: FlockOperation) -> Result<File, CacheError> {
-    let path = bases.join(format!("{id}.lock"));
+    let path = lock_path(bases, id);
     loop {
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.call("open", || path.display().to_string())?;

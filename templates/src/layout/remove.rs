@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::Call;
 
@@ -13,7 +15,8 @@ use super::LayoutError;
 const PREFIX: &str = "vzctl-rm-me.";
 
 /// Renames `path` into a `vztmp` directory of its own file system: `preferred` (such as `/vz/vztmp`)
-/// when that is on the same one, else one beside it. Returns that directory, for [`sweep`].
+/// when that is on the same one, else one beside it. Returns that directory, for [`sweep`]. Needs no room:
+/// where a full disk has none for a new directory, the tree waits beside its old place.
 ///
 /// # Errors
 /// [`LayoutError::Call`] with exit 52.
@@ -24,17 +27,26 @@ pub fn discard(path: &Path, preferred: &Path) -> Result<PathBuf, LayoutError> {
     let same = preferred.parent().and_then(device) == device(parent);
     let trash = if same { preferred.to_owned() } else { parent.join(".vztmp") };
     // What lies here may hold set-uid programs of a VE's root.
-    match fs::DirBuilder::new().mode(0o700).create(&trash) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(failed()(vzsys::SysError::from_io("mkdir", trash.display(), &error)));
-        }
-        _ => {}
-    }
-    // A fresh directory for the name's sake; rename(2) replaces an empty one.
-    let target = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&trash);
-    let target = target.call("mkdir", || trash.display().to_string()).map_err(failed())?.keep();
-    fs::rename(path, &target).call("rename", || path.display().to_string()).map_err(failed())?;
+    let trash = match fs::DirBuilder::new().mode(0o700).create(&trash) {
+        Ok(()) => trash,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => trash,
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => parent.to_owned(),
+        Err(error) => return Err(failed()(vzsys::SysError::from_io("mkdir", trash.display(), &error))),
+    };
+    move_into(path, &trash).map_err(failed())?;
     Ok(trash)
+}
+
+/// Under a name that nothing has yet.
+fn move_into(path: &Path, trash: &Path) -> vzsys::Result<()> {
+    for number in 0_u32.. {
+        let target = trash.join(format!("{PREFIX}{}.{number}", std::process::id()));
+        match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            done => return done.call("rename", || path.display().to_string()),
+        }
+    }
+    Err(vzsys::SysError::new("rename", path.display(), Errno::EXIST))
 }
 
 /// Deletes what [`discard`] left in `trash`. One sweeper at a time; the next one waits and looks again, so

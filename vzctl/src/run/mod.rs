@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ve::stop::Reason;
-use ve::{Error, Node, Ve};
+use ve::{Error, Node, Ve, creating};
 use vzconf::{Ctid, Exit, Lock, Paths};
 
 use crate::cli::{self, CtWord, Invocation, Request, Verb};
@@ -70,19 +70,42 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
     let mut node = Node::open(Paths::host(), report.say())?;
     node.progress = progress(report);
     report.configure(&node.global);
-    let mut ve = node.find(&ct.0)?;
-    report.about(ve.ctid);
-    check(&ve, verb)?;
+    let ctid = node.find(&ct.0)?;
+    report.about(ctid);
     if flags.dry_run {
+        let ve = node.ve(ctid)?;
+        check(&ve, verb)?;
         return verbs::dry_run(&ve, verb, report);
     }
-    // An orphaned fifo or closed pipe at our output must not kill us half-way.
-    let lock = if verb.locks() && !flags.skip_lock { Some(ve.lock(verb.word())?) } else { None };
-    let done = verbs::run(&mut ve, verb, report);
+    if !verb.locks() {
+        return unlocked(&node, ctid, verb, report);
+    }
+    // Who has no configuration is told so before anybody's lock gets in the way.
+    if !creating::is_marked(&node.paths, ctid) {
+        check(&node.ve(ctid)?, verb)?;
+    }
+    let lock = if flags.skip_lock { None } else { Some(node.lock(ctid, verb.word())?) };
+    let done = locked(&node, ctid, verb, report);
     if let Some(lock) = lock {
         lock.release()?;
     }
     done
+}
+
+fn unlocked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
+    let mut ve = node.ve(ctid)?;
+    check(&ve, verb)?;
+    verbs::run(&mut ve, verb, report)
+}
+
+/// The VE is read now that nobody else changes it.
+fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
+    if creating::mend(&node.ve(ctid)?)? && matches!(verb, Verb::Destroy) && !node.ve(ctid)?.config.exists() {
+        // What there was of it is gone, as was asked.
+        report.line(0, "Container private area was destroyed");
+        return Ok(0);
+    }
+    unlocked(node, ctid, verb, report)
 }
 
 /// A bar for each thing that takes long, gone when the next one begins.
