@@ -35,6 +35,7 @@ pub fn on_node<F: FnOnce(&Node)>(body: F) {
     };
     let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
     let node = Node::new(PathBuf::from(dir), first);
+    fs::write(node.dir().join(outside::RAN), "").unwrap();
     make_root(&node);
     configure();
     network();

@@ -13,8 +13,10 @@ use crate::wait::holds;
 
 pub(crate) const NODE: &str = "VZTESTS_NODE";
 pub(crate) const FIRST: &str = "VZTESTS_FIRST";
-/// The standard input of the node's first process: the host's network namespace.
-pub(crate) const NET: &str = "/proc/1/fd/0";
+/// A file of the node's directory that says that its body ran.
+pub(crate) const RAN: &str = "ran";
+/// A file of the node's first process: the host's network namespace.
+pub(crate) const NET: &str = "/proc/1/fd/3";
 
 /// Where nodes live: on a file system that overlays and idmapped mounts can be made of.
 pub(crate) fn home() -> PathBuf {
@@ -35,16 +37,25 @@ pub(crate) fn run_inside(test: &str) {
         .stdin(Stdio::from(File::open("/proc/self/ns/net").unwrap()))
         .status()
         .unwrap();
+    let ran = place.dir.join(RAN).exists();
     place.remove();
     assert!(status.success(), "{test} failed on its node ({status}); see above");
+    // The body is found by its test's name; a name that nothing has runs nothing, and that succeeds.
+    assert!(ran, "{test} did not run on its node: on_node must be called by the test function itself");
 }
 
-/// The shell is the first process: it reaps what the tests' programs leave to init.
+/// The shell is the first process: it reaps what the tests' programs leave to init. It keeps its standard
+/// input as [`NET`]; only in a subshell does dash redirect without doing so itself.
 fn isolated() -> Command {
     let unshare =
         ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"].as_slice();
     let mut command = command("setpriv", &["--pdeathsig", "KILL", "--", "unshare"]);
-    command.args(unshare).args(["/bin/sh", "-c", "\"$@\" </dev/null; exit $?", "node"]);
+    command.args(unshare).args([
+        "/bin/sh",
+        "-c",
+        "exec 3<&0 </dev/null; (exec \"$@\" 3<&-); exit $?",
+        "node",
+    ]);
     command
 }
 

@@ -40,16 +40,10 @@ pub(crate) fn built(node: &Node, name: &str) -> bool {
     let shared = home().join("templates").join(name);
     fs::create_dir_all(&shared).unwrap();
     let _lock = locked(File::create(shared.join("lock")).unwrap());
-    let failed = shared.join("failed");
     if archives(&shared, name).is_empty() {
-        if failed.exists() {
-            skip(&format!("the template {name} (an earlier try to build it failed: {})", failed.display()));
-            return false;
-        }
         let run = build(node, name);
         if run.code != 0 {
             println!("{run}");
-            fs::write(&failed, run.to_string()).unwrap();
             skip(&format!("the template {name}, which cannot be built here"));
             return false;
         }

@@ -62,68 +62,59 @@ fn stops_by_itself(ve: &Ve<'_>) {
 }
 
 /// Everything that is promised of a guest with systemd.
-fn systemd_guest(template: &str) {
-    on_node(|node| {
-        let Some(ve) = boot(node, template) else { return };
-        has_systemd_running(&ve);
-        is_a_whole_system(&ve);
-        assert_eq!(ve.sh("systemd-detect-virt --container").lines().next(), Some("lxc"));
-        // Its init makes cgroups of its own inside the VE's.
-        assert!(ve.sh("cat /proc/self/cgroup /proc/1/cgroup").contains("init.scope"));
-        let old = ve.init().unwrap();
-        let _ = ve.run("exec", &["reboot"]);
-        until("it comes back", BOOT, || ve.init().is_some_and(|init| init != old));
-        until("it can be entered", BOOT, || ve.run("exec2", &["true"]).code == 0);
-        has_systemd_running(&ve);
-        stops_by_itself(&ve);
-    });
+fn systemd_guest(node: &Node, template: &str) {
+    let Some(ve) = boot(node, template) else { return };
+    has_systemd_running(&ve);
+    is_a_whole_system(&ve);
+    assert_eq!(ve.sh("systemd-detect-virt --container").lines().next(), Some("lxc"));
+    // Its init makes cgroups of its own inside the VE's.
+    assert!(ve.sh("cat /proc/self/cgroup /proc/1/cgroup").contains("init.scope"));
+    let old = ve.init().unwrap();
+    let _ = ve.run("exec", &["reboot"]);
+    until("it comes back", BOOT, || ve.init().is_some_and(|init| init != old));
+    until("it can be entered", BOOT, || ve.run("exec2", &["true"]).code == 0);
+    has_systemd_running(&ve);
+    stops_by_itself(&ve);
 }
 
 /// The same of any other.
-fn other_guest(template: &str, init: &str) {
-    on_node(|node| {
-        let Some(ve) = boot(node, template) else { return };
-        is_a_whole_system(&ve);
-        assert_eq!(ve.sh("cat /proc/1/comm"), init);
-        let old = ve.init().unwrap();
-        let _ = ve.run("exec", &["reboot"]);
-        until("it comes back", BOOT, || ve.init().is_some_and(|init| init != old));
-        until("it can be entered", BOOT, || ve.run("exec2", &["true"]).code == 0);
-        until("it answers a ping", BOOT, || run("ping", &["-q", "-c", "1", "-W", "1", ADDRESS]).code == 0);
-        stops_by_itself(&ve);
-    });
+fn other_guest(node: &Node, template: &str, init: &str) {
+    let Some(ve) = boot(node, template) else { return };
+    is_a_whole_system(&ve);
+    assert_eq!(ve.sh("cat /proc/1/comm"), init);
+    let old = ve.init().unwrap();
+    let _ = ve.run("exec", &["reboot"]);
+    until("it comes back", BOOT, || ve.init().is_some_and(|init| init != old));
+    until("it can be entered", BOOT, || ve.run("exec2", &["true"]).code == 0);
+    until("it answers a ping", BOOT, || run("ping", &["-q", "-c", "1", "-W", "1", ADDRESS]).code == 0);
+    stops_by_itself(&ve);
 }
 
 mod boot {
     use super::*;
 
     #[test]
-    #[ignore = "known: run inside its node it finds no test of its name, so nothing ran"]
     fn debian_12() {
-        systemd_guest("debian-12-x86_64-minimal");
+        on_node(|node| systemd_guest(node, "debian-12-x86_64-minimal"));
     }
 
     #[test]
-    #[ignore = "known: run inside its node it finds no test of its name, so nothing ran"]
     fn debian_13() {
-        systemd_guest("debian-13-x86_64-minimal");
+        on_node(|node| systemd_guest(node, "debian-13-x86_64-minimal"));
     }
 
     #[test]
-    #[ignore = "known: run inside its node it finds no test of its name, so nothing ran"]
     fn debian_12_i386() {
-        systemd_guest("debian-12-i386-minimal");
+        on_node(|node| systemd_guest(node, "debian-12-i386-minimal"));
     }
 
     #[test]
-    #[ignore = "known: run inside its node it finds no test of its name, so nothing ran"]
     fn debian_12_with_sysvinit() {
-        other_guest("debian-12-x86_64-sysvinit", "init");
+        on_node(|node| other_guest(node, "debian-12-x86_64-sysvinit", "init"));
     }
 
     #[test]
-    #[ignore = "known: run inside its node it finds no test of its name, so nothing ran"]
     fn debian_12_with_openrc() {
-        other_guest("debian-12-x86_64-openrc", "init");
+        on_node(|node| other_guest(node, "debian-12-x86_64-openrc", "init"));
     }
 }
