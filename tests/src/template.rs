@@ -64,12 +64,33 @@ fn bind(from: &Path, name: &str) -> bool {
     !archives(from, name).is_empty()
 }
 
-/// The node has no way out of its network; a build needs the distribution's archive.
+/// Where an update of the archive is half-way through, its plain release is built from alone.
 fn build(node: &Node, name: &str) -> Run {
+    let run = with_network(node, &["build", name]);
+    match main_archive() {
+        Some(mirror) if run.text().contains("does not hold together") => {
+            println!("{run}\n{name} is built without its updates");
+            with_network(node, &["build", name, "--mirror", &mirror])
+        }
+        _ => run,
+    }
+}
+
+/// The node has no way out of its network; a build needs the distribution's archive.
+fn with_network(node: &Node, arguments: &[&str]) -> Run {
     let net = format!("--net={NET}");
     let vztmpl = node.program("vztmpl");
-    Background::spawn(command("nsenter", &[&net, vztmpl.to_str().unwrap(), "build", name]), &[])
-        .finish_within(BUILD)
+    let words = [&[&net, vztmpl.to_str().unwrap()], arguments].concat();
+    Background::spawn(command("nsenter", &words), &[]).finish_within(BUILD)
+}
+
+/// The archive of the host's own release, by its apt.
+fn main_archive() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let release = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let targets =
+        run("apt-get", &["indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"]);
+    targets.out().lines().find_map(|line| Some(line.strip_prefix(release)?.strip_prefix(' ')?.to_owned()))
 }
 
 fn archives(dir: &Path, name: &str) -> Vec<PathBuf> {
