@@ -27,6 +27,7 @@ pub mod set;
 pub mod start;
 pub mod state;
 pub mod stop;
+pub mod tree;
 mod wait;
 
 pub use dismantle::describe;

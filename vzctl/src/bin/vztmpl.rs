@@ -6,5 +6,5 @@ use vzconf::Paths;
 use vzctl::tmpl;
 
 fn main() -> ExitCode {
-    tmpl::run(std::env::args_os(), &Paths::host(), &tmpl::locate).into()
+    tmpl::run(std::env::args_os(), &Paths::host()).into()
 }

@@ -13,9 +13,7 @@ use clap::ArgMatches;
 use serde_json::json;
 use templates::build::{self, Event, Identity, Init, Options, Recipe, Replace, Snapshot};
 use templates::cache::{Cache, CacheError, Force, Template};
-use vzconf::{Config, Ctid, Exit, Paths};
-
-pub use source::{VeRoot, locate};
+use vzconf::{Config, Exit, Paths};
 
 use self::progress::Bar;
 
@@ -64,11 +62,8 @@ impl From<vzconf::Error> for Failure {
     }
 }
 
-/// Finds a container's root tree.
-pub type Locate<'a> = &'a dyn Fn(&Paths, Ctid) -> Result<VeRoot, Failure>;
-
 /// Runs vztmpl; `words` begin with the program's name. Prints, and returns what to exit with.
-pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths, locate: Locate<'_>) -> Exit {
+pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
     let matches = match words::command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => {
@@ -82,7 +77,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths, locate: Loc
         Ok(front) => front,
         Err(failure) => return complain(&failure),
     };
-    match front.verb(verb, options, locate) {
+    match front.verb(verb, options) {
         Ok(()) => front.exit,
         Err(failure) => complain(&failure),
     }
@@ -121,13 +116,13 @@ impl<'a> Front<'a> {
         })
     }
 
-    fn verb(&mut self, verb: &str, options: &ArgMatches, locate: Locate<'_>) -> Result<(), Failure> {
+    fn verb(&mut self, verb: &str, options: &ArgMatches) -> Result<(), Failure> {
         match verb {
             "list" => self.list(),
             "info" => self.info(options),
             "build" => self.build(options),
             "import" => self.import(options),
-            "create" => self.create(options, locate),
+            "create" => self.create(options),
             "rm" => self.rm(options),
             _ => self.verify(options),
         }
@@ -205,13 +200,13 @@ impl<'a> Front<'a> {
         self.made(&template)
     }
 
-    fn create(&self, options: &ArgMatches, locate: Locate<'_>) -> Result<(), Failure> {
+    fn create(&self, options: &ArgMatches) -> Result<(), Failure> {
         let ctid = vzconf::names::resolve(self.paths, text(options, "ctid"))?;
         let name = text(options, "name");
-        let root = locate(self.paths, ctid)?;
+        let tree = source::locate(self.paths, ctid)?;
+        let root = tree.path();
         let identity = if options.get_flag("keep") { Identity::Keep } else { Identity::Drop };
-        let from =
-            Snapshot { root: &root.path, shift: root.shift, identity, origin: format!("container {ctid}") };
+        let from = Snapshot { root: &root, shift: tree.shift, identity, origin: format!("container {ctid}") };
         let bar = Bar::new(&format!("Packing container {ctid}"), self.quiet);
         let template =
             build::snapshot(&self.cache, from, name, replace(options), &mut |event| bar.show(event))?;

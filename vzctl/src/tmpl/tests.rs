@@ -19,7 +19,7 @@ impl Host {
 
     fn run(&self, line: &str) -> u8 {
         let words = std::iter::once("vztmpl").chain(line.split_whitespace()).map(OsString::from);
-        run(words, &self.paths, &locate).code()
+        run(words, &self.paths).code()
     }
 
     fn cache(&self) -> Cache {
