@@ -2,11 +2,12 @@
 //! their own way.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use vztests::{Node, Ve, on_node, run, until};
+use vztests::{Background, Node, Ve, command, on_node, run, until};
 
 const BOOT: Duration = Duration::from_secs(120);
 const ADDRESS: &str = "10.30.0.1";
@@ -47,11 +48,32 @@ fn is_a_whole_system(ve: &Ve<'_>) {
         let mut banner = [0; 4];
         stream.read_exact(&mut banner).is_ok() && &banner == b"SSH-"
     });
+    root_logs_in_with_a_password(ve);
     assert_eq!(ve.sh("id -u; stat -c %u /etc/passwd"), "0\n0");
     ve.sh("touch /root/file && ls /root/file");
     // A service user can be become, and owns what it makes.
     let nobody = ve.sh("su -s /bin/sh nobody -c 'id -u; touch /tmp/of-nobody; stat -c %U /tmp/of-nobody'");
     assert!(nobody.ends_with("\nnobody"), "{nobody}");
+}
+
+/// As the README tells people to.
+fn root_logs_in_with_a_password(ve: &Ve<'_>) {
+    ve.ok("set", &["--userpasswd", "root:Secr3t word", "--save"]);
+    let answer = ve.node.scratch().join("askpass");
+    fs::write(&answer, "#!/bin/sh\necho 'Secr3t word'\n").unwrap();
+    run("chmod", &["700", answer.to_str().unwrap()]).ok();
+    let target = format!("root@{ADDRESS}");
+    let options = [
+        "-oStrictHostKeyChecking=no",
+        "-oUserKnownHostsFile=/dev/null",
+        "-oPreferredAuthentications=password",
+        "-oNumberOfPasswordPrompts=1",
+    ];
+    let mut ssh = command("ssh", &options);
+    ssh.args([&target, "id -u; hostname"]);
+    ssh.env("SSH_ASKPASS", answer).env("SSH_ASKPASS_REQUIRE", "force");
+    let login = Background::spawn(ssh, &[]).finish().ok();
+    assert_eq!(login.out(), "0\nguest.test\n", "{login}");
 }
 
 /// Clean, and quick.
