@@ -173,6 +173,7 @@ class Ours(Contender):
 class Lxc(Contender):
     name = "lxc"
     program = "lxc-start"
+    SHARE = "/usr/share/lxc/config"
 
     def __init__(self, work):
         super().__init__(work)
@@ -186,23 +187,27 @@ class Lxc(Contender):
         return self.call([program, "-P", self.path, "-n", self.container(kind), *more])
 
     def prepare(self, kind):
-        directory = self.path / self.container(kind)
+        self.configure(self.container(kind), kind, [
+            "lxc.rootfs.options = idmap=container",
+            f"lxc.idmap = u 0 {trees.SHIFT} 65536",
+            f"lxc.idmap = g 0 {trees.SHIFT} 65536",
+            f"lxc.include = {self.SHARE}/userns.conf",
+        ])
+
+    def configure(self, name, kind, more):
+        directory = self.path / name
         directory.mkdir(parents=True, exist_ok=True)
-        share = "/usr/share/lxc/config"
         # lxc-copy wants the container's name in the path.
-        root = pathlib.Path("/run/bench-roots") / self.container(kind)
+        root = pathlib.Path("/run/bench-roots") / name
         root.mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", f"/run/bench/trees/{kind}", root], check=True)
         lines = [
             f"lxc.uts.name = {kind}",
             f"lxc.rootfs.path = dir:{root}",
-            "lxc.rootfs.options = idmap=container",
-            f"lxc.idmap = u 0 {trees.SHIFT} 65536",
-            f"lxc.idmap = g 0 {trees.SHIFT} 65536",
             "lxc.net.0.type = empty",
-            f"lxc.include = {share}/common.conf",
-            f"lxc.include = {share}/userns.conf",
+            f"lxc.include = {self.SHARE}/common.conf",
             "lxc.init.cmd = /sbin/init",
+            *more,
         ]
         (directory / "config").write_text("\n".join(lines) + "\n")
 
@@ -215,9 +220,16 @@ class Lxc(Contender):
     def stop(self, kind):
         return self.lxc("lxc-stop", kind, "-k")[1]
 
+    def prepare_copies(self, kind):
+        """A container to copy, without mapped ids: lxc-copy cannot make an overlay over one with them."""
+        self.configure(self.source(kind), kind, [])
+
+    def source(self, kind):
+        return f"{self.container(kind)}-source"
+
     def copy(self, kind, name):
         """A snapshot clone: an overlay over the container."""
-        return self.call(["lxc-copy", "-P", self.path, "-n", self.container(kind), "-N", name, "-s", "-B", "overlay"])
+        return self.call(["lxc-copy", "-P", self.path, "-n", self.source(kind), "-N", name, "-s", "-B", "overlay"])
 
     def destroy(self, name):
         return self.call(["lxc-destroy", "-P", self.path, "-n", name])[1]

@@ -87,7 +87,7 @@ class Bench:
     def create(self):
         rounds = self.options.rounds
         if self.lxc:
-            self.prepared([self.lxc], "debian")
+            self.lxc.prepare_copies("debian")
         unpacked = self.work / "node/unpacked"
         archive = self.work / "cache/debian.tar.zst"
 

@@ -5,10 +5,10 @@ import pathlib
 import shutil
 import subprocess
 
+import host
+
 HERE = pathlib.Path(__file__).resolve().parent
 DEBIAN = "debian-12-x86_64-minimal"
-# What a template of `vztmpl build` has inside; used when it cannot be made that way.
-PACKAGES = "systemd,systemd-sysv,dbus,udev,iproute2,iputils-ping,openssh-server,procps"
 # The first id of the peers' containers.
 SHIFT = 1_000_000
 
@@ -89,14 +89,20 @@ def debian(work):
 def debian_source(work):
     """The host's own template, or one that is built now."""
     for cache in (pathlib.Path("/vz/template/cache"), work / "cache"):
-        found = sorted(path for path in cache.glob(f"{DEBIAN}.tar*") if path.suffix != ".json")
+        found = sorted(path for path in cache.glob(f"{DEBIAN}.tar*") if path.is_file())
         if found:
             return found[0]
     step(f"Making {DEBIAN} from Debian's archive")
-    archive = work / "cache" / f"{DEBIAN}.tar"
-    run("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={PACKAGES}", "bookworm", f"{archive}.new")
-    os.rename(f"{archive}.new", archive)
-    return archive
+    # In directories of its own, where /etc/vz and /vz are for programs of this host.
+    own = work / "template"
+    shutil.rmtree(own, ignore_errors=True)
+    for path in (own / "etc", own / "vz/template/cache", pathlib.Path("/etc/vz"), pathlib.Path("/vz")):
+        path.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE.parent.parent / "packaging/conf/vz.conf", own / "etc")
+    script = 'mount --bind "$1/etc" /etc/vz && mount --bind "$1/vz" /vz && exec "$2/vztmpl" --quiet build "$3"'
+    run("unshare", "--mount", "sh", "-ec", script, "sh", own, host.bin_dir(), DEBIAN)
+    made = next(path for path in (own / "vz/template/cache").glob(f"{DEBIAN}.tar*"))
+    return made.rename(work / "cache" / made.name)
 
 
 def size(tree):

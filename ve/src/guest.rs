@@ -158,13 +158,14 @@ fn hidden_root(tree: &Detached, what: impl FnOnce() -> String) -> Result<GuestRo
 
 /// Once, when the VE is created: no empty root password, own identity.
 pub(crate) fn post_create(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<()> {
-    let tree = hidden(kind, private, &ve.node.bases())?;
-    let root = hidden_root(&tree, || format!("cannot open {}", private.display()))?;
-    let found = look(ve, &root);
-    Identity::random()
-        .and_then(|identity| dist::post_create(&root, &found.guest, &identity))
-        .map(drop)
-        .map_err(|source| Error::Guest { ctid: ve.ctid, source })
+    layout::furnish(kind, private, &ve.node.bases(), |tree| {
+        let root = hidden_root(tree, || format!("cannot open {}", private.display()))?;
+        let found = look(ve, &root);
+        Identity::random()
+            .and_then(|identity| dist::post_create(&root, &found.guest, &identity))
+            .map(drop)
+            .map_err(|source| Error::Guest { ctid: ve.ctid, source })
+    })
 }
 
 /// Sets a user's password in a VE, running or not.

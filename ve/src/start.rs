@@ -151,8 +151,9 @@ fn launch_failed(ctid: Ctid) -> impl Fn(LaunchError) -> Error + Copy {
 }
 
 fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
+    let monitor = start_monitor(ve)?;
     let Prepared { ids, found, plan, mut made } = prepare(ve, options)?;
-    let (monitor, monitor_ref) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
+    let (monitor, monitor_ref) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     fault::point("start.cloned");
@@ -258,10 +259,17 @@ fn view(init: InitKind) -> CgroupView {
     }
 }
 
-/// Starts the VE's monitor with its order.
-pub(crate) fn start_monitor(ve: &Ve<'_>, task: Task) -> Result<(Monitor, ProcRef)> {
+/// A monitor that was started and waits for its order. Dropped, it ends.
+struct Idle<'v> {
+    ve: &'v Ve<'v>,
+    channel: Channel,
+    monitor: ProcRef,
+}
+
+/// Starts the VE's monitor: its program is loaded while the rest is prepared.
+fn start_monitor<'v>(ve: &'v Ve<'v>) -> Result<Idle<'v>> {
     let what = || format!("cannot start {} for container {}", ve.node.vzmon.display(), ve.ctid);
-    let (ours, theirs) = Channel::pair().doing(Exit::Resource, what)?;
+    let (channel, theirs) = Channel::pair().doing(Exit::Resource, what)?;
     let ctid = ve.ctid.to_string();
     let group = cgroup::monitors();
     let group = group.as_deref().and_then(|path| {
@@ -270,11 +278,19 @@ pub(crate) fn start_monitor(ve: &Ve<'_>, task: Task) -> Result<(Monitor, ProcRef
     });
     let pid = spawn::detached(&ve.node.vzmon, &[&ctid], &theirs, group.as_ref().map(AsFd::as_fd))
         .doing(Exit::Resource, what)?;
-    let monitor_ref = ProcRef::of(pid).doing(Exit::Resource, what)?;
-    drop(theirs);
-    let order = Order { ctid: ve.ctid.get(), run_dir: ve.run_dir(), vzctl: ve.node.vzctl.clone(), task };
-    let monitor = Monitor::order(ours, order).map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
-    Ok((monitor, monitor_ref))
+    let monitor = ProcRef::of(pid).doing(Exit::Resource, what)?;
+    Ok(Idle { ve, channel, monitor })
+}
+
+impl Idle<'_> {
+    fn order(self, task: Task) -> Result<(Monitor, ProcRef)> {
+        let Self { ve, channel, monitor } = self;
+        let order = Order { ctid: ve.ctid.get(), run_dir: ve.run_dir(), vzctl: ve.node.vzctl.clone(), task };
+        match Monitor::order(channel, order) {
+            Ok(ordered) => Ok((ordered, monitor)),
+            Err(source) => Err(Error::Launch { ctid: ve.ctid, source }),
+        }
+    }
 }
 
 /// `CTID.start` runs inside when all is set up and before init is executed.
@@ -340,7 +356,7 @@ pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
     };
     ve.say(1, "The monitor of the container died; starting a new one");
     let task = Task::Adopt { init: state.init, user_namespace: state.ids.is_some() };
-    let (monitor, monitor_ref) = start_monitor(ve, task)?;
+    let (monitor, monitor_ref) = start_monitor(ve)?.order(task)?;
     monitor.started().map_err(|source| Error::Launch { ctid: ve.ctid, source })?;
     State { monitor: monitor_ref, ..state }.save(&ve.run_dir())
 }
@@ -356,8 +372,9 @@ pub(crate) fn with_waiting_init<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Resu
 }
 
 fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
+    let monitor = start_monitor(ve)?;
     let Prepared { ids, plan, made, .. } = prepare(ve, Options::default())?;
-    let (monitor, _) = start_monitor(ve, Task::Launch(Box::new(plan.clone())))?;
+    let (monitor, _) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     let what = || format!("cannot enter container {}", ve.ctid);

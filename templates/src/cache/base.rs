@@ -71,7 +71,8 @@ impl Cache {
         }
     }
 
-    /// Notes that a container lies on top of a base.
+    /// Notes that a container lies on top of a base. Not synced: the private area appears later, by a
+    /// rename on the same file system, and a journal keeps that order.
     ///
     /// # Errors
     /// [`CacheError::System`].
@@ -83,7 +84,7 @@ impl Cache {
             .create(&refs)
             .call("mkdir", || refs.display().to_string())?;
         let path = refs.join(ctid.to_string());
-        File::create(&path).and_then(|file| file.sync_all()).call("open", || path.display().to_string())?;
+        File::create(&path).call("open", || path.display().to_string())?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ mod remove;
 mod simfs;
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -25,6 +25,7 @@ use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, MountGuard};
 
 pub use overlay::Record;
+use overlay::Sync;
 pub use remove::{discard, sweep};
 
 /// How a private area is laid out.
@@ -198,7 +199,7 @@ pub fn mount(
         return Err(LayoutError::Missing { path: private.to_owned() });
     }
     let mounted = match layout {
-        Layout::Overlay => overlay::mount(private, bases, ids)?,
+        Layout::Overlay => overlay::mount(private, bases, ids, Sync::Kept)?,
         Layout::Simfs => simfs::mount(private, ids)?,
     };
     mounted.attach(root).map_err(LayoutError::mount(root))?;
@@ -211,23 +212,55 @@ pub fn mount(
 /// [`LayoutError`].
 pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Detached, LayoutError> {
     match layout {
-        Layout::Overlay => overlay::mount(private, bases, None),
+        Layout::Overlay => overlay::mount(private, bases, None, Sync::Kept),
         Layout::Simfs => simfs::mount(private, None),
     }
 }
 
-/// A copy of the mount at `path`, ids mapped where the VE has its own.
-fn layer(path: &Path, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
-    let layer = Detached::copy_of(path, false).map_err(LayoutError::mount(path))?;
-    if let Some(ids) = ids {
-        let mapped = ids.user_namespace().and_then(|userns| layer.idmap(userns.as_fd()));
-        mapped.map_err(|source| {
-            if idmap::unsupported(&source) {
-                LayoutError::NoIdmap { path: path.to_owned(), source }
-            } else {
-                LayoutError::mount(path)(source)
-            }
-        })?;
+/// Works in the tree of a private area that is being made and is thrown away if anything fails: what is
+/// written need not have reached the disk before the area appears.
+///
+/// # Errors
+/// [`LayoutError`], or what `work` returned.
+pub fn furnish<T, E: From<LayoutError>>(
+    layout: Layout,
+    private: &Path,
+    bases: &Path,
+    work: impl FnOnce(&Detached) -> Result<T, E>,
+) -> Result<T, E> {
+    match layout {
+        Layout::Overlay => {
+            let tree = overlay::mount(private, bases, None, Sync::Left)?;
+            let done = work(&tree);
+            drop(tree);
+            overlay::forget_volatile(private)?;
+            done
+        }
+        Layout::Simfs => work(&simfs::mount(private, None)?),
     }
-    Ok(layer)
+}
+
+/// The ids of a VE in the form that mounts take them: a user namespace, made once for all layers.
+struct Mapping(Option<OwnedFd>);
+
+impl Mapping {
+    fn of(ids: Option<IdRange>, private: &Path) -> Result<Self, LayoutError> {
+        let namespace = ids.map(|ids| ids.user_namespace()).transpose();
+        namespace.map(Self).map_err(LayoutError::mount(private))
+    }
+
+    /// A copy of the mount at `path`, ids mapped where the VE has its own.
+    fn layer(&self, path: &Path) -> Result<Detached, LayoutError> {
+        let layer = Detached::copy_of(path, false).map_err(LayoutError::mount(path))?;
+        if let Some(namespace) = &self.0 {
+            layer.idmap(namespace.as_fd()).map_err(|source| {
+                if idmap::unsupported(&source) {
+                    LayoutError::NoIdmap { path: path.to_owned(), source }
+                } else {
+                    LayoutError::mount(path)(source)
+                }
+            })?;
+        }
+        Ok(layer)
+    }
 }

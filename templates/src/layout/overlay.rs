@@ -12,7 +12,7 @@ use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError};
 
-use super::{LayoutError, layer};
+use super::{LayoutError, Mapping};
 
 const RECORD: &str = "layout.json";
 /// Any range will do to try whether ids can be mapped.
@@ -74,7 +74,28 @@ pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutErr
     make().map_err(failed)
 }
 
-pub(super) fn mount(private: &Path, bases: &Path, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
+/// Whether what is written through an overlay reaches the disk when the VE asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Yes. The kernel also syncs the whole file system below when such an overlay is unmounted.
+    Kept,
+    /// No: for an area that is thrown away if anything happens (`volatile`, 5.10).
+    Left,
+}
+
+/// Removes what a volatile overlay leaves so that nobody takes its upper directory for a good one.
+pub(super) fn forget_volatile(private: &Path) -> Result<(), LayoutError> {
+    let mark = private.join("work/work/incompat");
+    let removed = fs::remove_dir_all(&mark).call("rmdir", || mark.display().to_string());
+    removed.map_err(LayoutError::mount(private))
+}
+
+pub(super) fn mount(
+    private: &Path,
+    bases: &Path,
+    ids: Option<IdRange>,
+    sync: Sync,
+) -> Result<Detached, LayoutError> {
     let record = Record::load(private)?;
     let base = bases.join(&record.base);
     if !base.is_dir() {
@@ -83,21 +104,29 @@ pub(super) fn mount(private: &Path, bases: &Path, ids: Option<IdRange>) -> Resul
             reason: format!("its template {} is missing", base.display()),
         });
     }
-    let lower = layer(&base, ids)?;
-    let own = layer(private, ids)?;
-    combine(&lower, &own, ids).map_err(LayoutError::mount(private))
+    let mapping = Mapping::of(ids, private)?;
+    let (lower, own) = (mapping.layer(&base)?, mapping.layer(private)?);
+    combine(&lower, &own, ids, sync).map_err(LayoutError::mount(private))
 }
 
 /// The layers are named through descriptors: their mapped copies are attached nowhere. Mounted with the
 /// VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
 /// the host's root has no id in a mapped layer.
-fn combine(lower: &Detached, own: &Detached, ids: Option<IdRange>) -> Result<Detached, SysError> {
+fn combine(
+    lower: &Detached,
+    own: &Detached,
+    ids: Option<IdRange>,
+    sync: Sync,
+) -> Result<Detached, SysError> {
     let own = own.proc_path();
-    let options = [
+    let mut options = vec![
         Opt::value("lowerdir", lower.proc_path()),
         Opt::value("upperdir", format!("{own}/upper")),
         Opt::value("workdir", format!("{own}/work")),
     ];
+    if sync == Sync::Left {
+        options.push(Opt::flag("volatile"));
+    }
     idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
 }
 
@@ -115,5 +144,5 @@ pub(super) fn supported(parent: &Path) -> Result<(), SysError> {
         let layer = Detached::copy_of(path, false)?;
         layer.idmap(userns.as_fd()).map(|()| layer)
     };
-    combine(&mapped(&dir.path().join("lower"))?, &mapped(dir.path())?, Some(ids)).map(drop)
+    combine(&mapped(&dir.path().join("lower"))?, &mapped(dir.path())?, Some(ids), Sync::Left).map(drop)
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 
-use super::{LayoutError, layer};
+use super::{LayoutError, Mapping};
 
 pub(super) fn mount(private: &Path, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
-    layer(private, ids)
+    Mapping::of(ids, private)?.layer(private)
 }
