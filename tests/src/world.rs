@@ -15,7 +15,8 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 10] = [
+const HOMES: [&str; 11] = [
+    "/run/vz/overlays",
     "/etc/vz/names",
     "/vz/lock",
     "/vz/vztmp",

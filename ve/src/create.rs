@@ -200,7 +200,7 @@ fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path
     })?;
     let parent = private.parent().unwrap_or(Path::new("/"));
     mount::shut(ve, private)?;
-    let (layout, why) = layout::choose(wish, parent);
+    let (layout, why) = layout::choose(wish, parent, &ve.node.paths.run_root().join("overlays"));
     ve.say(1, &why);
     Ok(layout)
 }

@@ -153,12 +153,13 @@ impl LayoutError {
 }
 
 /// Picks the layout for a new private area below `parent`: overlay where the file system can carry
-/// one, else a plain directory. The second value says why, for `--verbose`.
+/// one, else a plain directory. That is tried once for each file system: `memory` is a file that is gone
+/// after a reboot. The second value says why, for `--verbose`.
 #[must_use]
-pub fn choose(wish: Wish, parent: &Path) -> (Layout, String) {
+pub fn choose(wish: Wish, parent: &Path, memory: &Path) -> (Layout, String) {
     match wish {
         Wish::Only(layout) => (layout, format!("layout {layout}, as asked for")),
-        Wish::Auto => match overlay::supported(parent) {
+        Wish::Auto => match overlay::supported_as_remembered(parent, memory) {
             Ok(()) => (Layout::Overlay, "layout overlay: the template's files are shared".to_owned()),
             Err(error) => {
                 let why = format!("layout simfs: {} cannot carry an overlay ({error})", parent.display());

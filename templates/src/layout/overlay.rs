@@ -112,12 +112,7 @@ pub(super) fn mount(
 /// The layers are named through descriptors: their mapped copies are attached nowhere. Mounted with the
 /// VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
 /// the host's root has no id in a mapped layer.
-fn combine(
-    lower: &Detached,
-    own: &Detached,
-    ids: Option<IdRange>,
-    sync: Sync,
-) -> Result<Detached, SysError> {
+fn combine(lower: &Detached, own: &Detached, ids: Option<IdRange>, sync: Sync) -> Result<Detached, SysError> {
     let own = own.proc_path();
     let mut options = vec![
         Opt::value("lowerdir", lower.proc_path()),
@@ -130,8 +125,25 @@ fn combine(
     idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
 }
 
-/// Whether an overlay's upper directory may lie below `parent`: tried out, since file systems differ.
-pub(super) fn supported(parent: &Path) -> Result<(), SysError> {
+/// Whether an overlay's upper directory may lie below `parent`. `memory` holds the device numbers and types
+/// of file systems that have been tried and can, one in a line.
+pub(super) fn supported_as_remembered(parent: &Path, memory: &Path) -> Result<(), SysError> {
+    let path = || parent.display().to_string();
+    let kind = rustix::fs::statfs(parent).call("statfs", path)?.f_type;
+    let this = format!("{:x} {kind:x}", fs::metadata(parent).call("stat", path)?.dev());
+    if fs::read_to_string(memory).is_ok_and(|known| known.lines().any(|line| line == this)) {
+        return Ok(());
+    }
+    supported(parent)?;
+    // Not remembered, it is tried again.
+    let _ = memory.parent().map(fs::create_dir_all);
+    let file = fs::OpenOptions::new().create(true).append(true).open(memory);
+    let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{this}\n").as_bytes()));
+    Ok(())
+}
+
+/// The same, tried out.
+fn supported(parent: &Path) -> Result<(), SysError> {
     let dir = tempfile::Builder::new().prefix(".overlay-probe").tempdir_in(parent);
     let dir = dir.call("mkdir", || parent.display().to_string())?;
     for name in ["upper", "work", "lower"] {
