@@ -1,9 +1,11 @@
 //! `vzctl mount` and `umount`: the root of a VE on the host.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use templates::layout;
 use vzconf::{Action, Exit};
 use vzsys::idmap::IdRange;
@@ -104,11 +106,22 @@ pub(crate) fn umount_root(ve: &Ve<'_>, busy: Busy) -> Result<()> {
     let root = ve.root()?;
     if is_mount_point(&root) {
         scripts::on_host(ve, Action::Umount, Order::VeFirst)?;
+        let held = (busy == Busy::Detach).then(|| hold(ve, &root)).flatten();
         let unmounted = umount_tree(&root, busy);
+        held.into_iter().for_each(vzsys::spawn::close_in_background);
         scripts::on_host(ve, Action::Postumount, Order::VeFirst)?;
         unmounted?;
     }
     Ok(())
+}
+
+/// What keeps an overlay alive past its unmount, so that it ends in the background: the kernel then syncs the
+/// whole disk, for all VEs on it. The next mount of the area waits for that.
+fn hold(ve: &Ve<'_>, root: &Path) -> Option<Vec<OwnedFd>> {
+    let private = ve.private().ok()?;
+    let lock = layout::leave(ve.layout(&private).ok()?, &private)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Some(vec![rustix::fs::open(root, flags, Mode::empty()).ok()?, lock])
 }
 
 /// Unmounts what is mounted at and below `root`, last mounted first.

@@ -378,9 +378,14 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
 /// # Errors
 /// The errno of close_range(2).
 pub(crate) fn close_from(first: u32) -> Result<()> {
+    close_between(first, u32::MAX)
+}
+
+/// Closes these descriptors, both ends included, whoever owns them.
+pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
     // SAFETY: the caller is a fresh copy of a process that ends by `_exit` and uses no descriptor that it
     // inherited, so no owner's close can hit a number that was given out anew.
-    let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if r == 0 { Ok(()) } else { Err(SysError::new("close_range", first, last_errno())) }
 }
 

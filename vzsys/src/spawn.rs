@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -142,4 +142,44 @@ fn quiet_copy() -> Result<()> {
     std::mem::forget(null);
     let _ = rustix::process::nice(19);
     Ok(())
+}
+
+/// Closes descriptors, in their order, in a process of its own, once we no longer have them: closing the last one of a mount may
+/// take as long as the kernel needs to sync the disk below it. When it cannot be started, they are closed here.
+pub fn close_in_background(fds: Vec<OwnedFd>) {
+    let Ok((wait, ours)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return };
+    match raw::clone3(0, None, 0) {
+        Ok(Cloned::Parent { .. }) | Err(_) => {
+            drop(fds);
+            drop(ours);
+        }
+        Ok(Cloned::Child) => {
+            let _ = keep_only(&wait, &fds);
+            let _ = rustix::io::read(&wait, &mut [0_u8; 1]);
+            // One by one: the end of a process closes a lock without waiting for the mount before it.
+            drop(fds);
+            raw::exit_now(0)
+        }
+    }
+}
+
+/// Leaves a process nothing of ours but these; they end with it.
+fn keep_only(wait: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
+    rustix::process::setsid().call("setsid", || "")?;
+    rustix::process::chdir("/").call("chdir", || "/")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).call("open", || "/dev/null")?;
+    for number in 0..3 {
+        raw::dup_onto(null.as_fd(), number)?;
+    }
+    let mut keep: Vec<u32> =
+        std::iter::once(wait).chain(fds).filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    keep.sort_unstable();
+    let mut next = 3;
+    for number in keep {
+        if number > next {
+            raw::close_between(next, number - 1)?;
+        }
+        next = number + 1;
+    }
+    raw::close_from(next)
 }

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
@@ -215,6 +216,16 @@ pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Deta
     match layout {
         Layout::Overlay => overlay::mount(private, bases, None, Sync::Kept),
         Layout::Simfs => simfs::mount(private, None),
+    }
+}
+
+/// Says that the mount of this area goes on ending for as long as the value lives, which may be in another
+/// process; the next mount waits. `None` where ending takes no time.
+#[must_use]
+pub fn leave(layout: Layout, private: &Path) -> Option<OwnedFd> {
+    match layout {
+        Layout::Overlay => overlay::in_use(private, FlockOperation::LockExclusive),
+        Layout::Simfs => None,
     }
 }
 

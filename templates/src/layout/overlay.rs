@@ -1,10 +1,11 @@
 //! An overlay over a shared, unpacked template.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 use vzconf::Exit;
@@ -74,6 +75,14 @@ pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutErr
     make().map_err(failed)
 }
 
+/// Takes a lock on the area, which is a directory of the host; without one (it is gone) nobody uses it.
+pub(super) fn in_use(private: &Path, how: FlockOperation) -> Option<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let area = rustix::fs::open(private, flags, Mode::empty()).ok()?;
+    flock(&area, how).ok()?;
+    Some(area)
+}
+
 /// Whether what is written through an overlay reaches the disk when the VE asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sync {
@@ -96,6 +105,8 @@ pub(super) fn mount(
     ids: Option<IdRange>,
     sync: Sync,
 ) -> Result<Detached, LayoutError> {
+    // The mount before may still be ending: overlays must not share their layers.
+    let _ended = in_use(private, FlockOperation::LockShared);
     let record = Record::load(private)?;
     let base = bases.join(&record.base);
     if !base.is_dir() {
