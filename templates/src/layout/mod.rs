@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 use vzsys::idmap::{self, IdRange};
-use vzsys::mount::{Detached, MountGuard};
+use vzsys::mount::{Attr, Detached, MountGuard};
 
 pub use overlay::Record;
 pub use remove::{discard, sweep};
@@ -44,12 +44,6 @@ impl Layout {
             Self::Overlay => "overlay",
             Self::Simfs => "simfs",
         }
-    }
-
-    /// What lies at `private`, when the configuration does not say.
-    #[must_use]
-    pub fn detect(private: &Path) -> Self {
-        if overlay::is_there(private) { Self::Overlay } else { Self::Simfs }
     }
 }
 
@@ -183,6 +177,13 @@ pub fn base_of(private: &Path) -> Result<Option<Record>, LayoutError> {
     if overlay::is_there(private) { overlay::Record::load(private).map(Some) } else { Ok(None) }
 }
 
+/// What the host mounts with the ids of the disk gives nobody rights: set-uid programs and device nodes are
+/// the VE's root's.
+#[must_use]
+pub fn for_the_host() -> Attr {
+    Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV
+}
+
 /// Mounts a private area at `root` with the ids of its VE, or as it lies on disk (`None`).
 ///
 /// # Errors
@@ -193,6 +194,7 @@ pub fn mount(
     bases: &Path,
     root: &Path,
     ids: Option<IdRange>,
+    attrs: Attr,
 ) -> Result<MountGuard, LayoutError> {
     if !private.is_dir() {
         return Err(LayoutError::Missing { path: private.to_owned() });
@@ -201,7 +203,7 @@ pub fn mount(
         Layout::Overlay => overlay::mount(private, bases, ids)?,
         Layout::Simfs => simfs::mount(private, ids)?,
     };
-    mounted.attach(root).map_err(LayoutError::mount(root))?;
+    mounted.set_attrs(attrs).and_then(|()| mounted.attach(root)).map_err(LayoutError::mount(root))?;
     Ok(MountGuard::new(root))
 }
 
@@ -210,10 +212,12 @@ pub fn mount(
 /// # Errors
 /// [`LayoutError`].
 pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Detached, LayoutError> {
-    match layout {
-        Layout::Overlay => overlay::mount(private, bases, None),
-        Layout::Simfs => simfs::mount(private, None),
-    }
+    let hidden = match layout {
+        Layout::Overlay => overlay::mount(private, bases, None)?,
+        Layout::Simfs => simfs::mount(private, None)?,
+    };
+    hidden.set_attrs(for_the_host()).map_err(LayoutError::mount(private))?;
+    Ok(hidden)
 }
 
 /// A copy of the mount at `path`, ids mapped where the VE has its own.
