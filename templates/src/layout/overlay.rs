@@ -164,7 +164,7 @@ mod tests {
             assert!(mount(&area, dir.path(), None).is_err(), "{name} is a link");
             fs::remove_file(&path).unwrap();
             if name == RECORD {
-                drop(fs::copy(other.join(name), &path).unwrap())
+                fs::copy(other.join(name), &path).unwrap();
             } else {
                 fs::create_dir(&path).unwrap()
             }
