@@ -352,3 +352,68 @@ fn clocks_and_host_name_are_its_own() {
         assert!(uptime < 120, "{uptime}");
     });
 }
+
+/// The options of the mount at a path.
+fn mount_options(path: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.split(' ').nth(4) == path.to_str());
+    line.unwrap_or_else(|| panic!("{} is not mounted", path.display())).split(' ').nth(5).unwrap().to_owned()
+}
+
+#[test]
+fn set_uid_programs_of_a_ve_that_is_mounted_for_the_admin_are_nobodys() {
+    on_node(|node| {
+        node.need_tiny();
+        for (number, layout) in [(1, "simfs"), (2, "overlay")] {
+            let ve = node.ve(number);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+            ve.ok("mount", &[]);
+            let options = mount_options(&ve.root());
+            assert!(options.contains("nosuid") && options.contains("nodev"), "{layout}: {options}");
+            ve.ok("umount", &[]);
+            // The VE itself has them.
+            ve.start();
+            assert!(!mount_options(&ve.root()).contains("nosuid"), "{layout}");
+            ve.ok("stop", &["--fast"]);
+            ve.add_conf("LOCAL_UID=\"0\"");
+            ve.ok("mount", &[]);
+            assert!(!mount_options(&ve.root()).contains("nosuid"), "{layout}, privileged");
+        }
+    });
+}
+
+#[test]
+fn a_private_area_that_users_can_reach_is_told() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        let dir = Path::new("/vz/elsewhere");
+        // On a file system that can map ids, as /run cannot.
+        let outside = node.scratch().join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        fs::create_dir(dir).unwrap();
+        let bind = run("mount", &["--bind", dir.to_str().unwrap(), outside.to_str().unwrap()]);
+        bind.ok();
+        for (dir, told) in [(outside.as_path(), true), (dir, false)] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+            let private = dir.join("1");
+            let private = private.to_str().unwrap();
+            let chmod = format!("chmod 0700 {}", dir.display());
+            let create =
+                ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--private", private]);
+            assert_eq!(create.stderr.contains(&chmod), told, "{create}");
+            let start = ve.ok("start", &[]);
+            assert_eq!(start.stderr.contains(&chmod), told, "{start}");
+            ve.ok("stop", &["--fast"]);
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
+            ve.ok("start", &[]).never_says("chmod");
+            ve.destroy();
+            vztests::until("it is deleted", std::time::Duration::from_secs(30), || {
+                let _ = fs::remove_dir(dir.join(".vztmp"));
+                fs::read_dir(dir).unwrap().count() == 0
+            });
+        }
+        run("umount", &[outside.to_str().unwrap()]).ok();
+        fs::remove_dir(dir).unwrap();
+    });
+}

@@ -369,3 +369,89 @@ fn runscript_runs_in_running_and_stopped_ves() {
         ve.is("exist mounted running");
     });
 }
+
+#[test]
+fn the_standard_files_can_be_opened_by_name() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        let line = "echo out >/dev/stdout; echo err >/dev/stderr; su nobody -s /bin/sh -c 'echo too >/dev/stderr'; cat /dev/stdin";
+        let run = ve.begin("exec2", &[line], b"in\n").finish().ok();
+        assert_eq!((run.out().as_str(), run.stderr.as_str()), ("out\nin\n", "err\ntoo\n"));
+    });
+}
+
+#[test]
+fn limits_of_the_starter_do_not_reach_the_ve() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        let vzctl = node.program("vzctl");
+        let line =
+            format!("ulimit -Sn 4000 -c unlimited; {} exec2 {} 'ulimit -Sn -Sc'", vzctl.display(), ve.id);
+        let said = run("bash", &["-c", &line]).ok().out();
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert!(words.contains(&"1024") && words.contains(&"0"), "{said}");
+    });
+}
+
+#[test]
+fn a_large_paste_into_a_program_that_answers_is_no_deadlock() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        ve.sh("echo 'exec cat' > /etc/profile");
+        let mut paste = String::new();
+        for number in 0..6000 {
+            paste += &format!("{number} is a line of what somebody pastes into a terminal\n");
+        }
+        let run = ve.begin("enter", &[], paste.as_bytes()).finish_within(Duration::from_secs(60));
+        assert!(run.out().contains("5999 is a line"), "{run}");
+    });
+}
+
+/// The time that a process has had a CPU, in ticks.
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn a_console_that_says_nothing_costs_nothing() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        let init = ve.private().join("sbin/init");
+        fs::remove_file(&init).unwrap();
+        fs::write(&init, "#!/bin/sh\nwhile :; do sleep 1; done\n").unwrap();
+        run("chmod", &["755", init.to_str().unwrap()]).ok();
+        ve.start();
+        let mut command = node.command(&["console", &ve.id]);
+        let (input, _held) = std::io::pipe().unwrap();
+        let mut console = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(console.id()).unwrap();
+        let busy = vztests::holds(Duration::from_secs(3), || ticks(pid) > 30);
+        console.kill().unwrap();
+        console.wait().unwrap();
+        assert!(!busy, "vzctl console is busy with nothing");
+    });
+}
+
+#[test]
+fn a_terminal_that_the_program_has_closed_costs_nothing() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        ve.sh("echo 'exec sleep 1000 </dev/null >/dev/null 2>&1' > /etc/profile");
+        let mut command = node.command(&["enter", &ve.id]);
+        let (input, _held) = std::io::pipe().unwrap();
+        let mut enter = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(enter.id()).unwrap();
+        let busy = vztests::holds(Duration::from_secs(3), || ticks(pid) > 60);
+        ve.sh("killall sleep");
+        enter.wait().unwrap();
+        assert!(!busy, "vzctl enter is busy with nothing");
+    });
+}

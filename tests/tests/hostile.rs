@@ -178,3 +178,100 @@ fn a_device_node_or_a_setuid_file_in_the_tree_gives_nothing() {
         }
     });
 }
+
+#[test]
+fn a_shell_that_is_a_link_to_a_descriptor_of_the_host_finds_nothing() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        let program = node.scratch().join("busybox");
+        fs::copy(ve.private().join("bin/busybox"), &program).unwrap();
+        ve.start();
+        // Some number of those that vzctl has open itself, and one that it inherits.
+        let vzctl = node.program("vzctl");
+        for number in [3, 4, 5, 6, 7, 8, 9, 10, 11, 12] {
+            let sh = ve.private().join("bin/sh");
+            fs::remove_file(&sh).unwrap();
+            symlink(format!("/proc/self/fd/{number}/run/scratch/busybox"), &sh).unwrap();
+            let line = format!("exec {number}</ && exec {} exec2 {} 'echo reached'", vzctl.display(), ve.id);
+            let run = run("bash", &["-c", &line]);
+            assert!(!run.text().contains("reached"), "the host's program is run through {number}\n{run}");
+            assert_ne!(run.code, 0, "{run}");
+        }
+    });
+}
+
+#[test]
+fn a_ve_that_stops_whatever_comes_in_holds_no_verb() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny"]);
+        ve.ok("set", &["--stop-timeout", "2", "--save"]);
+        ve.start();
+        let _script = node.script(&format!("{}.stop", ve.id), "echo bye\n");
+        ve.sh("(while ! [ -e /run/go ]; do sleep 0.1; done; while :; do kill -STOP -1; done) >/dev/null 2>&1 </dev/null &");
+        ve.sh("touch /run/go");
+        let stuck = |run: &vztests::Run| run.text().contains("its processes stop others");
+        let told = vztests::holds(Duration::from_secs(120), || {
+            let mut exec = ve.begin("exec2", &["true"], b"");
+            // Stopped after its start it is a program like any other, which is waited for.
+            let ended = vztests::holds(Duration::from_secs(15), || !exec.running());
+            if !ended {
+                exec.signal(rustix::process::Signal::KILL);
+            }
+            stuck(&exec.finish())
+        });
+        assert!(told, "vzctl exec does not tell that it cannot get in");
+        let stop = ve.begin("stop", &[], b"").finish_within(BOUND);
+        assert_ne!(stop.code, 0, "the stop script has not been run\n{stop}");
+        let fast = ve.begin("stop", &["--fast"], b"").finish_within(BOUND).ok();
+        assert!(fast.stderr.contains("WARNING"), "{fast}");
+        ve.is("exist unmounted down");
+    });
+}
+
+#[test]
+fn a_plain_copy_that_looks_like_an_overlay_is_none() {
+    on_node(|node| {
+        node.need_tiny();
+        let (ve, other) = (node.ve(1), node.ve(2));
+        other.ok("create", &["--ostemplate", "tiny", "--layout", "overlay"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        // As a VE of OpenVZ has it: its configuration does not say.
+        let conf: Vec<String> =
+            ve.conf().lines().filter(|line| !line.starts_with("VE_LAYOUT")).map(str::to_owned).collect();
+        fs::write(ve.conf_path(), conf.join("\n") + "\n").unwrap();
+        fs::copy(other.private().join("layout.json"), ve.private().join("layout.json")).unwrap();
+        for dir in ["upper", "work"] {
+            fs::create_dir(ve.private().join(dir)).unwrap();
+        }
+        fs::write(ve.private().join("etc/mine"), "").unwrap();
+        ve.start();
+        ve.sh("test -e /etc/mine && test -d /upper");
+        ve.destroy();
+        other.start();
+        other.sh("true");
+    });
+}
+
+#[test]
+fn a_tree_without_an_end_is_destroyed() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        let mut at = fs::File::open(ve.private()).unwrap();
+        for _ in 0..20_000 {
+            rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            at = rustix::fs::openat(&at, "d", flags, rustix::fs::Mode::empty()).unwrap().into();
+        }
+        drop(at);
+        ve.ok("destroy", &[]);
+        vztests::until("the trash is empty", Duration::from_secs(60), || {
+            fs::read_dir("/vz/vztmp").unwrap().count() == 0
+        });
+    });
+}

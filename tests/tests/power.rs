@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vztests::{Ve, holds, on_node, run, until};
 
@@ -233,5 +233,28 @@ fn a_ve_whose_monitor_and_init_died_is_mended_by_the_next_verb() {
             assert!(holds(SOON, || ve.status().ends_with("down")));
             ve.ok(verb, &[]);
         }
+    });
+}
+
+#[test]
+fn a_ve_that_reboots_at_once_is_started_with_pauses_and_stops_at_once() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        let init = ve.private().join("sbin/init");
+        fs::remove_file(&init).unwrap();
+        fs::write(&init, "#!/bin/sh\nexec /bin/busybox reboot -f\n").unwrap();
+        run("chmod", &["755", init.to_str().unwrap()]).ok();
+        let started = Instant::now();
+        ve.ok("start", &[]);
+        let reboots = || node.log().matches("Container rebooted").count();
+        until("it has rebooted twice", SOON, || reboots() >= 2);
+        assert!(started.elapsed() > Duration::from_secs(5), "{:?}", started.elapsed());
+        let stop = ve.run("stop", &["--fast"]);
+        assert!(stop.took < Duration::from_secs(5), "{stop}");
+        let enders = || run("pgrep", &["-c", "-f", &format!("^vzctl __ended {}", ve.id)]).out();
+        until("nobody restarts it any more", SOON, || enders().trim() == "0");
+        ve.is(DOWN);
     });
 }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -48,9 +48,12 @@ fn attend(path: &Path) -> SysResult<()> {
     let _raw = std::io::stdin().is_terminal().then(Raw::enter);
     let mut keys = Keys::default();
     let mut socket = None;
+    // A console that is lost as soon as it is found (too many people are at it) is not asked without pause.
+    let mut next_try = Instant::now();
     loop {
-        if socket.is_none() {
+        if socket.is_none() && Instant::now() >= next_try {
             socket = open(path);
+            next_try = Instant::now() + LOOK;
         }
         let stdin = rustix::stdio::stdin();
         let mut fds = vec![

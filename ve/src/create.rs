@@ -202,6 +202,7 @@ fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path
     mount::shut(ve, private)?;
     let (layout, why) = layout::choose(wish, parent, &ve.node.paths.run_root().join("overlays"));
     ve.say(1, &why);
+    mount::warn_if_reachable(ve, private, layout);
     Ok(layout)
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use templates::cache::Cache;
-use templates::layout;
+use templates::layout::{self, Layout};
 use vzconf::{Action, Exit, Script};
 use vzsys::fault;
 
@@ -73,7 +73,9 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<PathBuf>> {
         );
         return Ok(None);
     }
-    let base = layout::base_of(private).ok().flatten();
+    // A plain copy is the VE's own root, and what it says there of a template is its own word.
+    let overlay = matches!(ve.layout(private), Ok(Layout::Overlay));
+    let base = overlay.then(|| layout::base_of(private).ok().flatten()).flatten();
     let trash = layout::discard(private, &ve.node.paths.vz().join("vztmp"))?;
     if let Some(record) = base {
         Cache::open(&ve.config.template_dir()).drop_ref(&record.base, ve.ctid)?;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
 
 use vzconf::{Ctid, Exit};
 use vzsys::join::{self, JoinError, Program, Session, Stdio, Target};
@@ -89,6 +90,11 @@ fn refused(ctid: Ctid) -> impl FnOnce(JoinError) -> Error {
         JoinError::Exec { error, .. } => {
             Error::refused(Exit::FsBadTmpl, format!("cannot run the program in container {ctid}: {error}"))
         }
+        JoinError::Stuck(_) => Error::advised(
+            Exit::System,
+            format!("container {ctid}: {error}"),
+            format!("vzctl stop {ctid} --fast ends it; vzctl restart {ctid} --fast starts it anew"),
+        ),
         other => Error::refused(Exit::System, format!("container {ctid}: {other}")),
     }
 }
@@ -142,7 +148,8 @@ pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
     let session = door.run(&program, Stdio::Files(theirs)).map_err(refused(ve.ctid))?;
-    session::carry(&session, ours, Input::Ours, &signals).doing(Exit::System, failed)
+    let ended = session::carry(&session, ours, Input::Ours, &signals, None);
+    Ok(ended.doing(Exit::System, failed)?.unwrap_or(Ended::Killed(0)))
 }
 
 /// Feeds a script to the VE's shell, output to ours, and waits for it.
@@ -150,12 +157,26 @@ pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
 /// # Errors
 /// As [`exec`].
 pub(crate) fn feed_script(ctid: Ctid, door: &Door, script: &[u8]) -> Result<Ended> {
+    Ok(feed_script_until(ctid, door, script, None)?.unwrap_or(Ended::Killed(0)))
+}
+
+/// The same, until a point in time at which it is killed: `None`. It is the VE's shell that runs it, and
+/// the VE may stop it.
+///
+/// # Errors
+/// As [`exec`].
+pub(crate) fn feed_script_until(
+    ctid: Ctid,
+    door: &Door,
+    script: &[u8],
+    deadline: Option<Instant>,
+) -> Result<Option<Ended>> {
     let program = program(&What::Shell(vec!["-".into()]))?;
     let failed = || entering(ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
     let session = door.run(&program, Stdio::Files(theirs)).map_err(refused(ctid))?;
-    session::carry(&session, ours, Input::Bytes(script), &signals).doing(Exit::System, failed)
+    session::carry(&session, ours, Input::Bytes(script), &signals, deadline).doing(Exit::System, failed)
 }
 
 /// Runs a program silently, such as the guest's own `halt`.

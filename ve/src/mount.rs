@@ -6,10 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use templates::layout;
+use templates::layout::{self, Layout};
 use vzconf::{Action, Exit};
 use vzsys::idmap::IdRange;
-use vzsys::mount::{self as mounts, MountGuard, is_mount_point};
+use vzsys::mount::{self as mounts, Attr, MountGuard, is_mount_point};
 
 use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
@@ -32,12 +32,19 @@ pub fn mount(ve: &Ve<'_>) -> Result<Mounted> {
     if ve.mounted() {
         return Ok(Mounted::Already);
     }
-    mount_root(ve, None)?.keep();
+    // Users of the host can reach it there. A privileged VE's files are the host's root's by definition.
+    let privileged = ve.config.local_uid() == Some(0);
+    let attrs = if privileged { Attr::empty() } else { layout::for_the_host() };
+    mount_with(ve, None, attrs)?.keep();
     Ok(Mounted::Now)
 }
 
 /// Mounts the root with its scripts around it; undone on drop.
 pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard> {
+    mount_with(ve, ids, Attr::empty())
+}
+
+fn mount_with(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr) -> Result<MountGuard> {
     let (private, root) = (ve.private()?, ve.root()?);
     scripts::on_host(ve, Action::Premount, Order::NodeFirst)?;
     let private = ve.existing_private().map(|_| private)?;
@@ -45,7 +52,8 @@ pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard
     fs::create_dir_all(&root)
         .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
     let kind = ve.layout(&private)?;
-    let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids)?;
+    warn_if_reachable(ve, &private, kind);
+    let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids, attrs)?;
     vzsys::fault::point("mount.mounted");
     match scripts::on_host(ve, Action::Mount, Order::NodeFirst) {
         Ok(()) => Ok(guard),
@@ -74,6 +82,31 @@ pub(crate) fn shut(ve: &Ve<'_>, path: &Path) -> Result<()> {
         return Ok(());
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).doing(Exit::System, what)
+}
+
+/// Says so when users of the host can reach the files of a VE: outside of `/vz` the directories above are
+/// the admin's to close. The directory of an overlay is closed itself; that of a plain copy is the VE's own
+/// root, which must be open.
+pub(crate) fn warn_if_reachable(ve: &Ve<'_>, private: &Path, kind: Layout) {
+    // It may be about to be made.
+    let parent = private.parent().and_then(|dir| fs::canonicalize(dir).ok());
+    let resolved = fs::canonicalize(private).ok();
+    let Some(private) = resolved.or_else(|| Some(parent?.join(private.file_name()?))) else { return };
+    let own = usize::from(kind == Layout::Simfs);
+    // Nobody but root enters a directory without these, whatever lies below it.
+    let closed = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o011 == 0);
+    if private.ancestors().skip(own).any(closed) {
+        return;
+    }
+    let dir = private.parent().unwrap_or(&private).display();
+    ve.say(
+        -1,
+        &format!(
+            "WARNING: all users of this host can reach {}, where a set-user-ID program of the container's root \
+             would make them root of the host; close the directory above it: chmod 0700 {dir}",
+            private.display()
+        ),
+    );
 }
 
 /// Unmounts the root of a stopped VE and all that is mounted below it.

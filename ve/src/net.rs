@@ -6,7 +6,7 @@ use netns::{Devices, NetGuard, NetParams, NetPlan};
 use vzconf::Exit;
 use vzsys::process;
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
 use crate::state::State;
 
@@ -36,6 +36,13 @@ pub(crate) fn announce(plan: NetPlan) {
 
 /// The network namespace of a running VE.
 pub(crate) fn namespace(ve: &Ve<'_>, state: &State) -> Result<OwnedFd> {
-    process::namespace(state.init.pid, "net")
-        .doing(Exit::System, || format!("cannot open the network of container {}", ve.ctid))
+    let netns = process::namespace(state.init.pid, "net")
+        .doing(Exit::System, || format!("cannot open the network of container {}", ve.ctid))?;
+    // Opened first, compared after: the number may have changed hands before, and the namespace would be the
+    // host's.
+    if state.init.alive() {
+        Ok(netns)
+    } else {
+        Err(Error::refused(Exit::VeNotRunning, "Container is not running"))
+    }
 }

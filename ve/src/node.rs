@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use templates::layout::Layout;
+use templates::cache::Cache;
+use templates::layout::{self, Layout};
 use vzconf::{Config, Ctid, Exit, Lock, Paths, Status};
 use vzsys::mount::is_mount_point;
 
@@ -184,8 +185,18 @@ impl<'n> Ve<'n> {
         match self.config.layout().map(str::parse::<Wish>) {
             Some(Ok(Wish::Only(layout))) => Ok(layout),
             Some(Err(error)) => Err(Error::refused(Exit::InvalidValue, error.to_string())),
-            Some(Ok(Wish::Auto)) | None => Ok(Layout::detect(private)),
+            Some(Ok(Wish::Auto)) | None => Ok(self.detect_layout(private)),
         }
+    }
+
+    /// A plain copy is the VE's own root, which may be made to look like an overlay: believed is what the
+    /// host noted beside the template.
+    fn detect_layout(&self, private: &Path) -> Layout {
+        let base = layout::base_of(private).ok().flatten();
+        let noted = base.is_some_and(|record| {
+            Cache::open(&self.config.template_dir()).users(&record.base).contains(&self.ctid)
+        });
+        if noted { Layout::Overlay } else { Layout::Simfs }
     }
 
     /// What `vzctl status` says.

@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -11,8 +12,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use vzsys::join::Session;
-use vzsys::process::Ended;
+use vzsys::process::{Ended, timespec};
 use vzsys::{Call, Result, SysError};
+
+/// How long a killed program may take to go.
+const KILLED: Duration = Duration::from_secs(5);
+/// How often a terminal that nobody in the VE has open is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Pipes of a session: our ends and the program's.
 #[derive(Debug)]
@@ -28,6 +34,9 @@ pub(crate) fn pipes() -> Result<(Pipes, [OwnedFd; 3])> {
     let ((in_r, in_w), (out_r, out_w), (err_r, err_w)) = (pipe()?, pipe()?, pipe()?);
     for fd in [&in_w, &out_r, &err_r] {
         set_nonblocking(fd.as_fd())?;
+        // They belong to the host's root. Programs that open /dev/stderr, of whatever user in the VE, open
+        // them anew; nobody else has a way to them.
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(0o666)).call("fchmod", || "pipe")?;
     }
     Ok((Pipes { stdin: in_w, stdout: out_r, stderr: err_r }, [in_r, out_w, err_w]))
 }
@@ -37,15 +46,45 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).call("fcntl", || "F_SETFL")
 }
 
+/// Signals that end us, caught; as before on drop.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    fn next(&self) -> Option<Signal> {
+        let info = self.fd.read_signal().ok().flatten()?;
+        Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // What came after the program's end was meant for it too.
+        while self.next().is_some() {}
+        let _ = self.before.thread_set_mask();
+    }
+}
+
 /// Signals that end us are for the program instead: what is typed at our terminal is meant for it.
 /// Blocked first, so that none is lost between here and the poll.
-pub(crate) fn catch_signals() -> Result<SignalFd> {
+pub(crate) fn catch_signals() -> Result<Signals> {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGWINCH] {
         set.add(signal);
     }
-    set.thread_block().call("sigprocmask", || "SIG_BLOCK")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", || "")
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).call("sigprocmask", || "SIG_BLOCK")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let fd = SignalFd::with_flags(&set, flags).call("signalfd", || "")?;
+    Ok(Signals { fd, before })
 }
 
 /// Where the program's input comes from.
@@ -58,8 +97,15 @@ pub(crate) enum Input<'a> {
 }
 
 /// Carries bytes between us and the program until it has ended; what it wrote by then is passed on.
-/// A background process that keeps its output open does not hold us.
-pub(crate) fn carry(session: &Session, pipes: Pipes, input: Input<'_>, signals: &SignalFd) -> Result<Ended> {
+/// A background process that keeps its output open does not hold us. A program that has not ended at
+/// `deadline` is killed: `None`.
+pub(crate) fn carry(
+    session: &Session,
+    pipes: Pipes,
+    input: Input<'_>,
+    signals: &Signals,
+    deadline: Option<Instant>,
+) -> Result<Option<Ended>> {
     let ours = rustix::stdio::stdin();
     let mut carrier = Carrier {
         stdin: Some(pipes.stdin),
@@ -74,7 +120,8 @@ pub(crate) fn carry(session: &Session, pipes: Pipes, input: Input<'_>, signals: 
         ],
     };
     loop {
-        let ready = carrier.wait(session, ours, signals)?;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let ready = carrier.wait(session, ours, signals, left)?;
         if ready.signal {
             pass_signals(session, signals);
         }
@@ -82,9 +129,20 @@ pub(crate) fn carry(session: &Session, pipes: Pipes, input: Input<'_>, signals: 
         carrier.drain(ready.outputs);
         if ready.ended {
             while carrier.drain([true, true]) {}
-            return session.process.reap();
+            return session.process.reap().map(Some);
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            kill_and_reap(session)?;
+            return Ok(None);
         }
     }
+}
+
+/// Ends a program of a VE. One that is frozen or stuck in the kernel is left to the host's init.
+pub(crate) fn kill_and_reap(session: &Session) -> Result<()> {
+    let _ = kill(Pid::from_raw(-session.pid), Signal::SIGKILL);
+    session.process.signal_number(Signal::SIGKILL as i32)?;
+    if session.process.wait_ended(Some(KILLED))? { session.process.reap().map(drop) } else { Ok(()) }
 }
 
 struct Carrier<'a> {
@@ -104,7 +162,13 @@ struct Ready {
 }
 
 impl Carrier<'_> {
-    fn wait(&self, session: &Session, ours: BorrowedFd<'_>, signals: &SignalFd) -> Result<Ready> {
+    fn wait(
+        &self,
+        session: &Session,
+        ours: BorrowedFd<'_>,
+        signals: &Signals,
+        left: Option<Duration>,
+    ) -> Result<Ready> {
         let signals = signals.as_fd();
         let want = |yes: bool, flags| if yes { flags } else { PollFlags::empty() };
         let mut fds =
@@ -126,7 +190,7 @@ impl Carrier<'_> {
                 fds.push(PollFd::new(fd, PollFlags::IN));
             }
         }
-        match poll(&mut fds, None) {
+        match poll(&mut fds, timespec(left).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(SysError::new("poll", "session", errno)),
         }
@@ -205,23 +269,23 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 
 /// Passes signals to the program's process group (it leads a session of its own). `true` when the
 /// terminal changed its size.
-fn pass_signals(session: &Session, signals: &SignalFd) -> bool {
+fn pass_signals(session: &Session, signals: &Signals) -> bool {
     let mut resized = false;
-    while let Ok(Some(info)) = signals.read_signal() {
-        match i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok()) {
-            Some(Signal::SIGWINCH) => resized = true,
-            Some(signal) => drop(kill(Pid::from_raw(-session.pid), signal)),
-            None => {}
+    while let Some(signal) = signals.next() {
+        if signal == Signal::SIGWINCH {
+            resized = true;
+        } else {
+            let _ = kill(Pid::from_raw(-session.pid), signal);
         }
     }
     resized
 }
 
 /// Takes the signals that came; `true` when none asked us to end.
-pub(crate) fn only_resized(signals: &SignalFd) -> bool {
+pub(crate) fn only_resized(signals: &Signals) -> bool {
     let mut only = true;
-    while let Ok(Some(info)) = signals.read_signal() {
-        only &= i32::try_from(info.ssi_signo) == Ok(Signal::SIGWINCH as i32);
+    while let Some(signal) = signals.next() {
+        only &= signal == Signal::SIGWINCH;
     }
     only
 }
@@ -263,54 +327,110 @@ fn copy_size(master: &OwnedFd) {
 }
 
 /// Connects our terminal with the program's until it has ended. `typed` is entered first, as if by hand.
-pub(crate) fn converse(session: &Session, typed: &[u8], signals: &SignalFd) -> Result<Ended> {
+pub(crate) fn converse(session: &Session, typed: &[u8], signals: &Signals) -> Result<Ended> {
     let Some(master) = &session.terminal else {
         return Err(SysError::new("ioctl", "no terminal", Errno::NOTTY));
     };
     copy_terminal(master);
     let _raw = std::io::stdin().is_terminal().then(Raw::enter);
     set_nonblocking(master.as_fd())?;
-    write_all(master.as_fd(), typed);
-    let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
-    let mut more = true;
+    let mut line = Line { master, pending: typed.to_vec(), more: true, closed: false };
     loop {
-        let mut fds = vec![
-            PollFd::new(&session.process, PollFlags::IN),
-            PollFd::new(master, PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-        ];
-        if more {
-            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
-        }
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(SysError::new("poll", "terminal", errno)),
-        }
-        let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
-        let (ended, output, signal, input) = (ready(0), ready(1), ready(2), ready(3));
-        if signal && pass_signals(session, signals) {
+        let ready = line.wait(session, signals)?;
+        if ready.signal && pass_signals(session, signals) {
             copy_size(master);
         }
-        if input && !pass(stdin, master.as_fd()) {
-            more = false;
-            // The end of the input is what Ctrl-D would say.
-            write_all(master.as_fd(), &[4]);
-        }
-        let spoke = output && pass(master.as_fd(), stdout);
-        if ended && !spoke {
+        line.feed(ready.input, ready.stdin);
+        let spoke = ready.outputs[0] && line.show();
+        if ready.ended && !spoke {
             return session.process.reap();
         }
     }
 }
 
-/// Moves what is there; `false` at the end.
-fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
-    let mut buffer = [0_u8; 16384];
-    match rustix::io::read(from, &mut buffer) {
-        Ok(0) | Err(Errno::IO) => false,
-        Ok(n) => write_all(to, &buffer[..n]),
-        Err(Errno::INTR) => true,
-        Err(_) => false,
+/// A terminal of a VE and what is on its way to it: writing never waits, or two that both wait for the
+/// other to read would wait for ever.
+struct Line<'a> {
+    master: &'a OwnedFd,
+    pending: Vec<u8>,
+    more: bool,
+    /// Nobody in the VE has it open at the moment.
+    closed: bool,
+}
+
+impl Line<'_> {
+    fn wait(&self, session: &Session, signals: &Signals) -> Result<Ready> {
+        let mut fds = vec![
+            PollFd::new(&session.process, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        if !self.closed {
+            let out = if self.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            fds.push(PollFd::new(self.master, PollFlags::IN | out));
+        }
+        let read_ours = self.more && self.pending.is_empty();
+        if read_ours {
+            fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+        match poll(&mut fds, timespec(self.closed.then_some(LOOK)).as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new("poll", "terminal", errno)),
+        }
+        let events = |i: usize| fds.get(i).map_or(PollFlags::empty(), PollFd::revents);
+        let master = if self.closed { PollFlags::empty() } else { events(2) };
+        Ok(Ready {
+            ended: !events(0).is_empty(),
+            signal: !events(1).is_empty(),
+            input: read_ours && !events(if self.closed { 2 } else { 3 }).is_empty(),
+            stdin: self.closed || master.contains(PollFlags::OUT),
+            // A closed one is read all the same: somebody may have opened it again.
+            outputs: [
+                self.closed || master.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
+                false,
+            ],
+        })
+    }
+
+    fn feed(&mut self, input: bool, writable: bool) {
+        if input {
+            let mut buffer = [0_u8; 16384];
+            match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Ok(n) if n > 0 => self.pending.extend_from_slice(&buffer[..n]),
+                Ok(_) | Err(_) => {
+                    self.more = false;
+                    // The end of the input is what Ctrl-D would say.
+                    self.pending.push(4);
+                }
+            }
+        }
+        if (input || writable) && !self.pending.is_empty() {
+            match rustix::io::write(self.master, &self.pending) {
+                Ok(n) => drop(self.pending.drain(..n)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => self.pending.clear(),
+            }
+        }
+    }
+
+    /// Passes on what the program says; `false` when it said nothing.
+    fn show(&mut self) -> bool {
+        let mut buffer = [0_u8; 16384];
+        match rustix::io::read(self.master, &mut buffer) {
+            Ok(n) if n > 0 => {
+                self.closed = false;
+                write_all(rustix::stdio::stdout(), &buffer[..n])
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                self.closed = false;
+                false
+            }
+            // EIO: all its ends in the VE are closed.
+            Ok(_) | Err(_) => {
+                self.closed = true;
+                false
+            }
+        }
     }
 }
 
@@ -321,4 +441,20 @@ pub(crate) fn nothing() -> Result<[OwnedFd; 3]> {
             .call("open", || "/dev/null")
     };
     Ok([open()?, open()?, open()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_as_before_when_a_session_is_over() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let signals = catch_signals().unwrap();
+        assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        // One that came for the session is gone with it.
+        drop(signals);
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
 }

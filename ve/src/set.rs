@@ -1,6 +1,7 @@
 //! `vzctl set`: applying changes to a running VE, then saving them. All or nothing: a change that cannot
 //! be applied is not saved, and nothing else of the call is.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use netns::{NetGuard, NetParams};
@@ -150,12 +151,13 @@ fn restart_needed(ve: &Ve<'_>, changed: &[Changed], changes: &Changes) -> Result
     Ok(Then::Done)
 }
 
-/// Network first: its failures are the likeliest, and its guards undo it when what follows fails.
+/// Network first: its failures are the likeliest, and its guards undo it when what follows fails. What is
+/// deleted cannot be had back: it goes last.
 fn apply_live(ve: &Ve<'_>, old: &Config, changed: &[Changed], state: &State) -> Result<()> {
     let touched = |keys: &[&str]| changed.iter().any(|change| keys.contains(&change.key.as_str()));
     let mut guards = Vec::new();
     if touched(&["IP_ADDRESS"]) {
-        addresses(ve, old, state, &mut guards)?;
+        add_addresses(ve, old, state, &mut guards)?;
     }
     if touched(&["NETIF"]) {
         netifs(ve, old, state, &mut guards)?;
@@ -171,30 +173,49 @@ fn apply_live(ve: &Ve<'_>, old: &Config, changed: &[Changed], state: &State) -> 
     if touched(&["HOSTNAME"]) {
         guest::set_live_hostname(ve, state)?;
     }
+    if touched(&["IP_ADDRESS"]) {
+        delete_addresses(ve, old, state)?;
+    }
     for guard in guards {
         net::announce(guard.commit());
     }
     Ok(())
 }
 
-fn addresses(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) -> Result<()> {
+/// The addresses of one configuration that another one has not.
+fn difference(of: &Config, without: &Config) -> Vec<IpAddr> {
+    let list = |config: &Config| config.ip_addresses().iter().map(|ip: &VeIp| ip.addr).collect::<Vec<_>>();
+    let without = list(without);
+    list(of).into_iter().filter(|ip| !without.contains(ip)).collect()
+}
+
+fn text(ips: &[IpAddr]) -> String {
+    ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn add_addresses(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) -> Result<()> {
+    let added = difference(&ve.config, old);
+    if added.is_empty() {
+        return Ok(());
+    }
     let netns = net::namespace(ve, state)?;
     let params = NetParams::from_config(ve.ctid, &ve.config);
-    let list = |config: &Config| config.ip_addresses().iter().map(|ip: &VeIp| ip.addr).collect::<Vec<_>>();
-    let (before, after) = (list(old), list(&ve.config));
-    let text = |ips: &[std::net::IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let added: Vec<_> = after.iter().copied().filter(|ip| !before.contains(ip)).collect();
-    let deleted: Vec<_> = before.iter().copied().filter(|ip| !after.contains(ip)).collect();
-    if !added.is_empty() {
-        ve.say(0, &format!("Adding IP address(es): {}", text(&added)));
-    }
+    ve.say(0, &format!("Adding IP address(es): {}", text(&added)));
     for ip in added {
         guards.push(netns::add_address(&params, ip, netns.as_fd())?);
     }
-    if !deleted.is_empty() {
-        let all = if after.is_empty() { "all " } else { "" };
-        ve.say(0, &format!("Deleting {all}IP address(es): {}", text(&deleted)));
+    Ok(())
+}
+
+fn delete_addresses(ve: &Ve<'_>, old: &Config, state: &State) -> Result<()> {
+    let deleted = difference(old, &ve.config);
+    if deleted.is_empty() {
+        return Ok(());
     }
+    let netns = net::namespace(ve, state)?;
+    let params = NetParams::from_config(ve.ctid, &ve.config);
+    let all = if ve.config.ip_addresses().is_empty() { "all " } else { "" };
+    ve.say(0, &format!("Deleting {all}IP address(es): {}", text(&deleted)));
     for ip in deleted {
         netns::del_address(&params, ip, netns.as_fd())?;
     }

@@ -200,7 +200,8 @@ impl Made {
     }
 }
 
-fn boottime() -> f64 {
+/// Seconds since the host's boot, on the clock of [`State`].
+pub(crate) fn boottime() -> f64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)).as_secs_f64()
 }

@@ -14,6 +14,7 @@ use crate::error::{Doing, Error, Result};
 use crate::exec::{self, Door};
 use crate::node::Ve;
 use crate::scripts;
+use crate::session;
 use crate::start::{self, how};
 use crate::state::{State, StopWay};
 
@@ -52,7 +53,7 @@ pub fn stop(ve: &Ve<'_>, options: Options) -> Result<Stopped> {
         dismantle::mend(ve)?;
         return Ok(Stopped::Already);
     };
-    run_stop_script(ve)?;
+    run_stop_script(ve, options)?;
     fault::point("stop.begun");
     let clean = !options.fast && shut_down(ve, &state, &init)?;
     if !clean {
@@ -64,13 +65,26 @@ pub fn stop(ve: &Ve<'_>, options: Options) -> Result<Stopped> {
     Ok(Stopped::Now)
 }
 
-/// `CTID.stop` may forbid the stop.
-fn run_stop_script(ve: &Ve<'_>) -> Result<()> {
+/// `CTID.stop` may forbid the stop, but not by never ending: it is run by the VE's own shell.
+fn run_stop_script(ve: &Ve<'_>, options: Options) -> Result<()> {
     let Some((path, text)) = scripts::inside(ve, Action::Stop)? else { return Ok(()) };
-    match exec::feed_script(ve.ctid, &Door::open(ve)?, &text)? {
-        Ended::Exited(0) => Ok(()),
-        ended => Err(Error::Script { path, how: how(ended) }),
+    let time = Duration::from_secs(ve.config.stop_timeout());
+    let door = Door::open(ve)?;
+    let failed = match exec::feed_script_until(ve.ctid, &door, &text, Some(Instant::now() + time)) {
+        Ok(Some(Ended::Exited(0))) => return Ok(()),
+        Ok(Some(ended)) => return Err(Error::Script { path, how: how(ended) }),
+        Ok(None) => Error::advised(
+            Exit::ActionScript,
+            format!("{} did not end in {} s", path.display(), time.as_secs()),
+            format!("without waiting for it: vzctl stop {} --fast", ve.ctid),
+        ),
+        Err(error) => error,
+    };
+    if !options.fast {
+        return Err(failed);
     }
+    ve.say(-1, &format!("WARNING: {}", dismantle::describe(&failed)));
+    Ok(())
 }
 
 /// The guest's own shutdown program, when it is one of ours to reap: as long as a process of a pid
@@ -98,8 +112,7 @@ fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
     };
     let ended = wait_ended(init, &mut halting, deadline);
     if let Some(session) = halting.take() {
-        let _ = session.process.signal(Signal::KILL);
-        let _ = session.process.reap();
+        let _ = session::kill_and_reap(&session);
     }
     ended.doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
 }
@@ -156,6 +169,20 @@ impl Reason {
             "halt" => Self::Halt,
             other => Self::Died(other.to_owned()),
         }
+    }
+}
+
+/// A VE whose init reboots at once is not started more often than this: its restarts would fill the host's
+/// time and log, and have its lock whenever a verb wants it.
+const LIFE: Duration = Duration::from_secs(3);
+
+/// Waits before a VE that has just been started is started again. Without the lock, so that a verb has it
+/// at once; whatever that verb did is found by [`ended`].
+pub fn settle(ve: &Ve<'_>, reason: &Reason) {
+    let started = State::load(&ve.run_dir()).map(|state| state.started_at_boottime);
+    if let (Reason::Reboot, Some(started)) = (reason, started) {
+        let lived = Duration::try_from_secs_f64(start::boottime() - started).unwrap_or(LIFE);
+        std::thread::sleep(LIFE.saturating_sub(lived));
     }
 }
 

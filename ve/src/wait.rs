@@ -1,9 +1,10 @@
 //! `vzctl start --wait`: has the guest reached its default target?
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::inotify;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, inotify, openat};
 use templates::dist::READY_MARK;
 use vzsys::process::timespec;
 
@@ -25,10 +26,10 @@ pub(crate) enum Outcome {
 pub(crate) fn until_up(state: &State, timeout: Duration) -> Outcome {
     let deadline = Instant::now() + timeout;
     let Ok(Some(init)) = state.init.open() else { return Outcome::Ended };
-    let mark = format!("/proc/{}/root{READY_MARK}", state.init.pid);
-    let watch = watch_dir(&mark);
+    let Ok(root) = root_of(state) else { return Outcome::Ended };
+    let watch = watch_dir(&root);
     loop {
-        if std::fs::symlink_metadata(&mark).is_ok() {
+        if inside(&root, Path::new(READY_MARK)).is_ok() {
             return Outcome::Up;
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -52,9 +53,23 @@ pub(crate) fn until_up(state: &State, timeout: Duration) -> Outcome {
     }
 }
 
-fn watch_dir(mark: &str) -> Option<std::os::fd::OwnedFd> {
-    let dir = Path::new(mark).parent()?;
+/// The root directory of init, which may have links anywhere in it.
+fn root_of(state: &State) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, format!("/proc/{}/root", state.init.pid), flags, Mode::empty())
+}
+
+/// A path of the VE, as the VE sees it.
+fn inside(root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), how)
+}
+
+fn watch_dir(root: &OwnedFd) -> Option<OwnedFd> {
+    let dir = inside(root, Path::new(READY_MARK).parent()?).ok()?;
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
-    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO).ok()?;
+    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    inotify::add_watch(&watch, path, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO).ok()?;
     Some(watch)
 }

@@ -78,7 +78,10 @@ impl Console {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let Ok(client) = accept_with(listener, flags) else { return };
         if self.clients.len() < CLIENTS {
-            let _ = send(&client, self.past.make_contiguous(), SendFlags::NOSIGNAL);
+            // An empty packet would look like the end.
+            if !self.past.is_empty() {
+                let _ = send(&client, self.past.make_contiguous(), SendFlags::NOSIGNAL);
+            }
             self.clients.push(client);
         }
     }

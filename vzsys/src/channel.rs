@@ -3,7 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -108,6 +108,22 @@ impl Channel {
             Ok(n) => Ok(n > 0),
             Err(Errno::INTR) => Ok(false),
             Err(errno) => Err(SysError::new("poll", "channel", errno)),
+        }
+    }
+
+    /// The same with a point in time, however often a signal comes.
+    ///
+    /// # Errors
+    /// The errno of poll(2).
+    pub fn ready_by(&self, deadline: Instant) -> Result<bool> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.ready(Some(left))? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +17,17 @@ use crate::process::PidFd;
 use crate::raw::{self, Cloned};
 use crate::seccomp;
 
+const NOFILE_SOFT: u64 = 1024;
+
 /// `PER_LINUX32` of linux/personality.h: uname(2) reports the 32-bit machine.
 const PER_LINUX32: libc::c_int = 8;
+
+/// How long the way in may take. The VE can stop or freeze what is inside already, or make it look up paths
+/// on a file system of its own that never answers.
+const WAY_IN: Duration = Duration::from_secs(10);
+/// How long a killed process may take to go; one that is frozen or stuck in the kernel is left to the
+/// host's init.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// unshare(2).
 pub(crate) fn unshare(flags: UnshareFlags) -> Result<()> {
@@ -26,6 +38,17 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Result<()> {
 /// unshare(CLONE_NEWTIME), which is for the children of the caller.
 pub(crate) fn unshare_time() -> Result<()> {
     unshare(UnshareFlags::NEWTIME)
+}
+
+/// The limit of open files that programs may count on (select(2) breaks above it), as init has it: what the
+/// starter's shell happened to set does not reach the VE.
+pub(crate) fn limit_files() -> Result<()> {
+    let files = getrlimit(Resource::Nofile);
+    let soft = files.maximum.map_or(NOFILE_SOFT, |hard| hard.min(NOFILE_SOFT));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: files.maximum })
+        .call("setrlimit", || "NOFILE")?;
+    let core = getrlimit(Resource::Core);
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum }).call("setrlimit", || "CORE")
 }
 
 /// Drops what a VE's processes may not have. Inside, as root of the VE, last before exec.
@@ -104,6 +127,9 @@ pub enum JoinError {
         /// The call and its errno.
         error: String,
     },
+    /// The way in has no end: the VE is frozen, or its own processes stop what comes in.
+    #[error("no program could be started in it for {} s: it is frozen, or its processes stop others", .0.as_secs())]
+    Stuck(Duration),
     /// None of the candidates could be executed.
     #[error("{error}")]
     Exec {
@@ -129,27 +155,36 @@ enum Report {
 /// [`JoinError`]; no process is left behind.
 pub fn run(target: &Target<'_>, program: &Program, stdio: Stdio) -> std::result::Result<Session, JoinError> {
     let (ours, theirs) = Channel::pair()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .call("open", || "/dev/null")?;
     match raw::clone3(0, target.cgroup_unified, libc::SIGCHLD)? {
         Cloned::Child => {
             drop(ours);
-            enter(target, program, stdio, &theirs)
+            enter(target, program, Given { stdio, null }, &theirs)
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
             drop(stdio);
-            let entered = listen(&ours);
             // The first process only opens the door; the program itself is our child as well.
-            PidFd::from_fd(pidfd).reap()?;
+            let door = PidFd::from_fd(pidfd);
+            let entered = listen(&ours);
+            end(&door)?;
             entered
         }
     }
 }
 
 fn listen(channel: &Channel) -> std::result::Result<Session, JoinError> {
+    let deadline = Instant::now() + WAY_IN;
     let mut process = None;
     let mut terminal = None;
     let mut failed = None;
-    while let Some((report, fd)) = channel.receive::<Report>()? {
+    loop {
+        if !channel.ready_by(deadline)? {
+            failed = Some(JoinError::Stuck(WAY_IN));
+            break;
+        }
+        let Some((report, fd)) = channel.receive::<Report>()? else { break };
         match report {
             Report::Pid(pid) => process = PidFd::open(pid)?.map(|fd| (pid, fd)),
             Report::Terminal => terminal = fd,
@@ -161,19 +196,31 @@ fn listen(channel: &Channel) -> std::result::Result<Session, JoinError> {
         (None, Some((pid, process))) => Ok(Session { pid, process, terminal }),
         (failed, process) => {
             if let Some((_, process)) = process {
-                process.reap()?;
+                end(&process)?;
             }
             Err(failed.unwrap_or(JoinError::Enter { error: "it ended at once".to_owned() }))
         }
     }
 }
 
+/// Ends and reaps a process of the way in, which has nothing left to do.
+fn end(process: &PidFd) -> Result<()> {
+    process.signal(rustix::process::Signal::KILL)?;
+    if process.wait_ended(Some(KILLED))? { process.reap().map(drop) } else { Ok(()) }
+}
+
+/// What the program gets from the host.
+struct Given {
+    stdio: Stdio,
+    null: OwnedFd,
+}
+
 /// First child, on its way in: joins cgroups and namespaces, then clones the program's process (only
 /// a child is in a joined pid namespace) as a child of our parent.
-fn enter(target: &Target<'_>, program: &Program, stdio: Stdio, channel: &Channel) -> ! {
+fn enter(target: &Target<'_>, program: &Program, given: Given, channel: &Channel) -> ! {
     let cloned = join_all(target).and_then(|()| raw::clone_sibling());
     match cloned {
-        Ok(Cloned::Child) => inside(target, program, stdio, channel),
+        Ok(Cloned::Child) => inside(target, program, given, channel),
         Ok(Cloned::Parent { pid, .. }) => {
             let _ = channel.send(&Report::Pid(pid), None);
             raw::exit_now(0)
@@ -206,9 +253,12 @@ fn join_all(target: &Target<'_>) -> Result<()> {
 }
 
 /// Second child, inside the VE: root, session, standard files, confinement, exec.
-fn inside(target: &Target<'_>, program: &Program, stdio: Stdio, channel: &Channel) -> ! {
-    let ready =
-        become_root().and_then(|()| take_stdio(stdio, channel)).and_then(|()| confine(target.confinement));
+fn inside(target: &Target<'_>, program: &Program, given: Given, channel: &Channel) -> ! {
+    let ready = become_root()
+        .and_then(|()| leave_the_host(given, channel))
+        .and_then(|terminal| if terminal { open_terminal(channel) } else { Ok(()) })
+        .and_then(|()| limit_files())
+        .and_then(|()| confine(target.confinement));
     let report = match ready {
         Ok(()) => execute(program),
         Err(error) => Report::EnterFailed(error.to_string()),
@@ -228,27 +278,35 @@ pub(crate) fn become_root() -> Result<()> {
     Ok(())
 }
 
-fn take_stdio(stdio: Stdio, channel: &Channel) -> Result<()> {
-    match stdio {
-        Stdio::Files(files) => {
-            for (number, fd) in files.iter().enumerate() {
-                raw::dup_onto(fd.as_fd(), i32::try_from(number).unwrap_or(0))?;
-            }
-            // Not closed by drop below 3: the three numbers now belong to the program.
-            std::mem::forget(files);
-            Ok(())
-        }
-        Stdio::Terminal => {
-            let (master, slave) = crate::launch::open_pty()?;
-            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-            let slave = rustix::fs::open(&slave, flags, rustix::fs::Mode::empty()).call("open", || &slave)?;
-            raw::set_controlling_tty(slave.as_fd())?;
-            for number in 0..3 {
-                raw::dup_onto(slave.as_fd(), number)?;
-            }
-            channel.send(&Report::Terminal, Some(master.as_fd()))
-        }
+/// Puts the standard files in place and closes all else but the channel, before any path of the VE is
+/// looked up: a link of its to `/proc/self/fd/N` must find nothing of the host. Whether a terminal is still
+/// to be opened.
+fn leave_the_host(given: Given, channel: &Channel) -> Result<bool> {
+    let Given { stdio, null } = given;
+    let terminal = matches!(stdio, Stdio::Terminal);
+    for number in 0..3_u8 {
+        let file = match &stdio {
+            Stdio::Files(files) => files[usize::from(number)].as_fd(),
+            Stdio::Terminal => null.as_fd(),
+        };
+        raw::dup_onto(file, number.into())?;
     }
+    // What these owned is closed here, or is one of the program's own now.
+    std::mem::forget((stdio, null));
+    raw::close_all_but(channel.as_fd())?;
+    rustix::process::chdir("/").call("chdir", || "/")?;
+    Ok(terminal)
+}
+
+fn open_terminal(channel: &Channel) -> Result<()> {
+    let (master, slave) = crate::launch::open_pty()?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(&slave, flags, Mode::empty()).call("open", || &slave)?;
+    raw::set_controlling_tty(slave.as_fd())?;
+    for number in 0..3 {
+        raw::dup_onto(slave.as_fd(), number)?;
+    }
+    channel.send(&Report::Terminal, Some(master.as_fd()))
 }
 
 fn execute(program: &Program) -> Report {
@@ -315,8 +373,9 @@ pub fn renew_console(init: &PidFd, user_namespace: bool) -> Result<OwnedFd> {
         raw::exit_now(0)
     };
     drop(theirs);
-    let report = ours.receive::<Report>();
-    PidFd::from_fd(pidfd).reap()?;
+    let in_time = ours.ready_by(Instant::now() + WAY_IN)?;
+    let report = if in_time { ours.receive::<Report>() } else { Ok(None) };
+    end(&PidFd::from_fd(pidfd))?;
     match report? {
         Some((Report::Terminal, Some(master))) => Ok(master),
         Some((Report::EnterFailed(error), _)) => Err(SysError::new("console", error, Errno::IO)),
@@ -328,6 +387,7 @@ fn renew_inside(init: &PidFd, user_namespace: bool, channel: &Channel) -> Result
     let user = if user_namespace { libc::CLONE_NEWUSER } else { 0 };
     raw::setns(init.as_fd(), (user | libc::CLONE_NEWNS) as u64)?;
     become_root()?;
+    raw::close_all_but(channel.as_fd())?;
     let (master, slave) = crate::launch::open_pty()?;
     let console = std::path::Path::new("/dev/console");
     crate::mount::umount_lazy(console)?;

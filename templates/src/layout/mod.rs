@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 use vzsys::idmap::{self, IdRange};
-use vzsys::mount::{Detached, MountGuard};
+use vzsys::mount::{Attr, Detached, MountGuard};
 
 pub use overlay::Record;
 use overlay::Sync;
@@ -46,12 +46,6 @@ impl Layout {
             Self::Overlay => "overlay",
             Self::Simfs => "simfs",
         }
-    }
-
-    /// What lies at `private`, when the configuration does not say.
-    #[must_use]
-    pub fn detect(private: &Path) -> Self {
-        if overlay::is_there(private) { Self::Overlay } else { Self::Simfs }
     }
 }
 
@@ -186,6 +180,13 @@ pub fn base_of(private: &Path) -> Result<Option<Record>, LayoutError> {
     if overlay::is_there(private) { overlay::Record::load(private).map(Some) } else { Ok(None) }
 }
 
+/// What the host mounts with the ids of the disk gives nobody rights: set-uid programs and device nodes are
+/// the VE's root's.
+#[must_use]
+pub fn for_the_host() -> Attr {
+    Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV
+}
+
 /// Mounts a private area at `root` with the ids of its VE, or as it lies on disk (`None`).
 ///
 /// # Errors
@@ -196,6 +197,7 @@ pub fn mount(
     bases: &Path,
     root: &Path,
     ids: Option<IdRange>,
+    attrs: Attr,
 ) -> Result<MountGuard, LayoutError> {
     if !private.is_dir() {
         return Err(LayoutError::Missing { path: private.to_owned() });
@@ -204,7 +206,7 @@ pub fn mount(
         Layout::Overlay => overlay::mount(private, bases, ids, Sync::Kept)?,
         Layout::Simfs => simfs::mount(private, ids)?,
     };
-    mounted.attach(root).map_err(LayoutError::mount(root))?;
+    mounted.set_attrs(attrs).and_then(|()| mounted.attach(root)).map_err(LayoutError::mount(root))?;
     Ok(MountGuard::new(root))
 }
 
@@ -213,10 +215,16 @@ pub fn mount(
 /// # Errors
 /// [`LayoutError`].
 pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Detached, LayoutError> {
-    match layout {
-        Layout::Overlay => overlay::mount(private, bases, None, Sync::Kept),
-        Layout::Simfs => simfs::mount(private, None),
-    }
+    let hidden = match layout {
+        Layout::Overlay => overlay::mount(private, bases, None, Sync::Kept)?,
+        Layout::Simfs => simfs::mount(private, None)?,
+    };
+    quiet(&hidden, private).map(|()| hidden)
+}
+
+/// Nothing in it is for the host to run or open.
+fn quiet(hidden: &Detached, private: &Path) -> Result<(), LayoutError> {
+    hidden.set_attrs(for_the_host()).map_err(LayoutError::mount(private))
 }
 
 /// Says that the mount of this area goes on ending for as long as the value lives, which may be in another
@@ -243,12 +251,12 @@ pub fn furnish<T, E: From<LayoutError>>(
     match layout {
         Layout::Overlay => {
             let tree = overlay::mount(private, bases, None, Sync::Left)?;
-            let done = work(&tree);
+            let done = quiet(&tree, private).map_err(E::from).and_then(|()| work(&tree));
             drop(tree);
             overlay::forget_volatile(private)?;
             done
         }
-        Layout::Simfs => work(&simfs::mount(private, None)?),
+        Layout::Simfs => work(&mount_hidden(layout, private, bases)?),
     }
 }
 

@@ -1,8 +1,9 @@
 //! An overlay over a shared, unpacked template.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -16,6 +17,7 @@ use vzsys::{Call, SysError};
 use super::{LayoutError, Mapping};
 
 const RECORD: &str = "layout.json";
+const RECORD_MAX: u64 = 64 * 1024;
 /// Any range will do to try whether ids can be mapped.
 const PROBE_IDS: u32 = 0x1000_0000;
 
@@ -38,7 +40,7 @@ impl Record {
     pub fn load(private: &Path) -> Result<Self, LayoutError> {
         let path = private.join(RECORD);
         let damaged = |reason: String| LayoutError::Damaged { path: path.clone(), reason };
-        let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
+        let bytes = read_plain(&path).map_err(|error| damaged(error.to_string()))?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let plain = !record.base.is_empty() && !record.base.contains('/') && !record.base.starts_with('.');
         if record.version != 1 || !plain {
@@ -48,8 +50,23 @@ impl Record {
     }
 }
 
+/// A private area may be a VE's own root, which can hold anything under our names: no link is followed, no
+/// FIFO waited for, no huge file read.
+fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(RECORD_MAX).read_to_end(&mut bytes).map(|_| bytes)
+}
+
 pub(super) fn is_there(private: &Path) -> bool {
-    private.join(RECORD).is_file() && private.join("upper").is_dir()
+    let plain = |name: &str| fs::symlink_metadata(private.join(name)).map(|meta| meta.file_type());
+    plain(RECORD).is_ok_and(|kind| kind.is_file())
+        && ["upper", "work"].iter().all(|name| plain(name).is_ok_and(|kind| kind.is_dir()))
 }
 
 pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
@@ -108,6 +125,10 @@ pub(super) fn mount(
     // The mount before may still be ending: overlays must not share their layers.
     let _ended = in_use(private, FlockOperation::LockShared);
     let record = Record::load(private)?;
+    if !is_there(private) {
+        let reason = "upper and work are no directories".to_owned();
+        return Err(LayoutError::Damaged { path: private.to_owned(), reason });
+    }
     let base = bases.join(&record.base);
     if !base.is_dir() {
         return Err(LayoutError::Damaged {
@@ -168,4 +189,45 @@ fn supported(parent: &Path) -> Result<(), SysError> {
         layer.idmap(userns.as_fd()).map(|()| layer)
     };
     combine(&mapped(&dir.path().join("lower"))?, &mapped(dir.path())?, Some(ids), Sync::Left).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_a_ve_puts_under_our_names_is_no_overlay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (area, other) = (dir.path().join("area"), dir.path().join("other"));
+        for path in [&area, &other] {
+            create_in(path);
+        }
+        assert!(is_there(&area) && Record::load(&area).is_ok());
+        for name in ["upper", "work", RECORD] {
+            let path = area.join(name);
+            if path.is_dir() {
+                fs::remove_dir(&path).unwrap()
+            } else {
+                fs::remove_file(&path).unwrap()
+            }
+            symlink(other.join(name), &path).unwrap();
+            assert!(!is_there(&area), "{name} is a link");
+            assert!(mount(&area, dir.path(), None).is_err(), "{name} is a link");
+            fs::remove_file(&path).unwrap();
+            if name == RECORD {
+                fs::copy(other.join(name), &path).unwrap();
+            } else {
+                fs::create_dir(&path).unwrap()
+            }
+        }
+        fs::remove_file(area.join(RECORD)).unwrap();
+        symlink("/dev/zero", area.join(RECORD)).unwrap();
+        assert!(Record::load(&area).is_err());
+    }
+
+    fn create_in(area: &Path) {
+        fs::create_dir(area).unwrap();
+        create(area, Path::new("/"), "base").unwrap();
+    }
 }

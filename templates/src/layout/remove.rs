@@ -1,11 +1,12 @@
 //! Removing private areas: out of the way at once, deleted in the background.
 
+use std::ffi::{CStr, CString};
 use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::Call;
@@ -29,12 +30,25 @@ pub fn discard(path: &Path, preferred: &Path) -> Result<PathBuf, LayoutError> {
     // What lies here may hold set-uid programs of a VE's root.
     let trash = match fs::DirBuilder::new().mode(0o700).create(&trash) {
         Ok(()) => trash,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => trash,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            close(&trash).map_err(failed())?;
+            trash
+        }
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => parent.to_owned(),
         Err(error) => return Err(failed()(vzsys::SysError::from_io("mkdir", trash.display(), &error))),
     };
     move_into(path, &trash).map_err(failed())?;
     Ok(trash)
+}
+
+/// An earlier version, or the admin, made it for everybody to enter.
+fn close(trash: &Path) -> vzsys::Result<()> {
+    let meta = fs::metadata(trash).call("stat", || trash.display().to_string())?;
+    if meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(trash, fs::Permissions::from_mode(0o700))
+        .call("chmod", || trash.display().to_string())
 }
 
 /// Under a name that nothing has yet.
@@ -53,17 +67,74 @@ fn move_into(path: &Path, trash: &Path) -> vzsys::Result<()> {
 /// that nothing is left to nobody. The lock is on the directory itself: a full disk has no room for a
 /// lock file. Never follows a link out.
 pub fn sweep(trash: &Path) {
-    let Ok(dir) = fs::File::open(trash) else { return };
-    if dir.lock().is_err() {
+    let Ok(held) = fs::File::open(trash) else { return };
+    if held.lock().is_err() {
         return;
     }
-    let held = format!("/proc/self/fd/{}", dir.as_raw_fd());
-    for entry in fs::read_dir(&held).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            // Through the directory that we hold: its path may change while we work.
-            let _ = fs::remove_dir_all(Path::new(&held).join(entry.file_name()));
+    // Trees that were too deep come back as new entries: until a round changes nothing.
+    let mut sweeper = Sweeper { trash: held.as_fd(), number: 0 };
+    while sweeper.round() {}
+}
+
+/// A VE can nest directories deeper than there are descriptors or stack.
+const DEEP: u32 = 64;
+
+struct Sweeper<'a> {
+    /// Held open: its path may change while we work.
+    trash: BorrowedFd<'a>,
+    number: u32,
+}
+
+impl Sweeper<'_> {
+    /// Whether anything was removed.
+    fn round(&mut self) -> bool {
+        let mut removed = false;
+        for name in names(self.trash) {
+            if name.to_bytes().starts_with(PREFIX.as_bytes()) {
+                removed |= self.remove(self.trash, &name, 0).is_ok();
+            }
+        }
+        removed
+    }
+
+    fn remove(&mut self, dir: BorrowedFd<'_>, name: &CStr, depth: u32) -> rustix::io::Result<()> {
+        match unlinkat(dir, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            done => return done,
+        }
+        if depth == DEEP {
+            return self.put_aside(dir, name);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inner = openat(dir, name, flags, Mode::empty())?;
+        for entry in names(inner.as_fd()) {
+            self.remove(inner.as_fd(), &entry, depth + 1)?;
+        }
+        unlinkat(dir, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Moves what lies too deep to the top, where a later round finds it.
+    fn put_aside(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            done => return done,
+        }
+        loop {
+            let aside = format!("{PREFIX}deep.{}.{}", std::process::id(), self.number);
+            self.number += 1;
+            match renameat_with(dir, name, self.trash, &aside, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                done => return done,
+            }
         }
     }
+}
+
+/// The entries of a directory; none of one that cannot be read.
+fn names(dir: BorrowedFd<'_>) -> Vec<CString> {
+    let entries = Dir::read_from(dir).into_iter().flatten().flatten();
+    let own = |name: &CStr| matches!(name.to_bytes(), b"." | b"..");
+    entries.map(|entry| entry.file_name().to_owned()).filter(|name| !own(name)).collect()
 }
 
 #[cfg(test)]
@@ -79,6 +150,47 @@ mod tests {
         assert!(!area.exists());
         assert_eq!(fs::read_dir(&trash).unwrap().count(), 1);
         sweep(&trash);
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_trash_that_others_can_enter_is_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (area, trash) = (dir.path().join("private"), dir.path().join("vztmp"));
+        fs::create_dir(&area).unwrap();
+        fs::create_dir(&trash).unwrap();
+        fs::set_permissions(&trash, fs::Permissions::from_mode(0o755)).unwrap();
+        discard(&area, &trash).unwrap();
+        assert_eq!(fs::metadata(&trash).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_tree_deeper_than_descriptors_and_stack_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = dir.path().join("private");
+        fs::create_dir(&area).unwrap();
+        let mut at = fs::File::open(&area).unwrap();
+        for _ in 0..100_000 {
+            rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
+            at = openat(&at, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap().into();
+        }
+        let trash = discard(&area, &dir.path().join("vztmp")).unwrap();
+        sweep(&trash);
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_sweep_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (area, other) = (dir.path().join("private"), dir.path().join("other"));
+        for path in [&area, &other] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(other.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(&other, area.join("link")).unwrap();
+        let trash = discard(&area, &dir.path().join("vztmp")).unwrap();
+        sweep(&trash);
+        assert!(other.join("file").exists());
         assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
     }
 }

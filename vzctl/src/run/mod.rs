@@ -157,6 +157,8 @@ fn tidy(report: &Rc<Report>, ctid: &str, how: &str) -> Result<(), Error> {
     report.configure(&node.global);
     let ve = node.ve(ctid.parse()?)?;
     report.about(ve.ctid);
+    let reason = Reason::parse(how);
+    ve::stop::settle(&ve, &reason);
     let _lock = Lock::wait(&node.global.lock_dir(), ve.ctid, Instant::now() + ENDED_LOCK)?;
-    ve::stop::ended(&ve, &Reason::parse(how))
+    ve::stop::ended(&ve, &reason)
 }

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
@@ -15,9 +14,6 @@ use crate::channel::Channel;
 use crate::error::{Call, Result, SysError};
 use crate::mount::Detached;
 use crate::raw;
-
-/// Soft limit of open files that programs may count on (select(2) breaks above it).
-const NOFILE_SOFT: u64 = 1024;
 
 /// Mounts made on the host's side for the child to put in place.
 #[derive(Clone, Copy)]
@@ -53,6 +49,8 @@ fn furnish_and_wait(
     join_cgroups(tasks).at(Stage::Cgroups)?;
     enter_time_namespace().at(Stage::Time)?;
     furnish::furnish(plan, trees.root, trees.dev).at(Stage::Mounts)?;
+    // From here on paths of the VE are looked up: a link of its to /proc/self/fd/N must find nothing.
+    raw::close_all_but(channel.as_fd()).at(Stage::Mounts)?;
     let master = console::open_console().at(Stage::Console)?;
     channel.send(&FromInit::Console, Some(master.as_fd())).at(Stage::Console)?;
     drop(master);
@@ -108,7 +106,7 @@ fn find_init(plan: &LaunchPlan) -> Result<CString> {
 
 fn execute(plan: &LaunchPlan, init: &CString) -> LaunchError {
     let confined = furnish::stdio()
-        .and_then(|()| limits())
+        .and_then(|()| crate::join::limit_files())
         .and_then(|()| crate::join::confine(&plan.confinement))
         .at(Stage::Confine);
     if let Err(error) = confined {
@@ -123,14 +121,4 @@ fn execute(plan: &LaunchPlan, init: &CString) -> LaunchError {
     let errno = result.err().unwrap_or(nix::errno::Errno::UnknownErrno);
     let error = SysError::new("execve", init.to_string_lossy(), Errno::from_raw_os_error(errno as i32));
     LaunchError { stage: Stage::Exec, error: error.to_string() }
-}
-
-/// What the starter's shell happened to set does not reach the VE.
-fn limits() -> Result<()> {
-    let files = getrlimit(Resource::Nofile);
-    let soft = files.maximum.map_or(NOFILE_SOFT, |hard| hard.min(NOFILE_SOFT));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: files.maximum })
-        .call("setrlimit", || "NOFILE")?;
-    let core = getrlimit(Resource::Core);
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum }).call("setrlimit", || "CORE")
 }
