@@ -26,19 +26,31 @@ pub fn discard(path: &Path, preferred: &Path) -> Result<PathBuf, LayoutError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let device = |p: &Path| fs::metadata(p).map(|meta| meta.dev()).ok();
     let same = preferred.parent().and_then(device) == device(parent);
-    let trash = if same { preferred.to_owned() } else { parent.join(".vztmp") };
+    let beside = parent.join(".vztmp");
+    if same {
+        match discard_into(path, preferred) {
+            // One file system, mounted twice: rename(2) goes within one mount only.
+            Err(error) if error.errno() == Errno::XDEV => {}
+            done => return done.map_err(failed()),
+        }
+    }
+    discard_into(path, &beside).map_err(failed())
+}
+
+fn discard_into(path: &Path, trash: &Path) -> vzsys::Result<PathBuf> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
     // What lies here may hold set-uid programs of a VE's root.
-    let trash = match fs::DirBuilder::new().mode(0o700).create(&trash) {
+    let trash = match fs::DirBuilder::new().mode(0o700).create(trash) {
         Ok(()) => trash,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            close(&trash).map_err(failed())?;
+            close(trash)?;
             trash
         }
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => parent.to_owned(),
-        Err(error) => return Err(failed()(vzsys::SysError::from_io("mkdir", trash.display(), &error))),
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => parent,
+        Err(error) => return Err(vzsys::SysError::from_io("mkdir", trash.display(), &error)),
     };
-    move_into(path, &trash).map_err(failed())?;
-    Ok(trash)
+    move_into(path, trash)?;
+    Ok(trash.to_owned())
 }
 
 /// An earlier version, or the admin, made it for everybody to enter.
