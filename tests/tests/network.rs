@@ -275,7 +275,8 @@ fn a_veth_on_a_bridge_works() {
         answers("10.50.0.2");
         reaches(&ve, "10.50.0.1");
         ve.ok("stop", &["--fast"]);
-        assert_ne!(run("ip", &["link", "show", &host_end]).code, 0);
+        // The kernel takes a namespace's devices away in its own time.
+        until("the pair is gone", SOON, || run("ip", &["link", "show", &host_end]).code != 0);
     });
 }
 
