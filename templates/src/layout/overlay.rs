@@ -213,7 +213,7 @@ mod tests {
             }
             symlink(other.join(name), &path).unwrap();
             assert!(!is_there(&area), "{name} is a link");
-            assert!(mount(&area, dir.path(), None).is_err(), "{name} is a link");
+            assert!(mount(&area, dir.path(), None, Sync::Kept).is_err(), "{name} is a link");
             fs::remove_file(&path).unwrap();
             if name == RECORD {
                 fs::copy(other.join(name), &path).unwrap();
