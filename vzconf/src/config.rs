@@ -86,6 +86,12 @@ impl Config {
             config.ve = merge(&self.paths.ve_conf(ctid), file, &mut config.warnings);
         }
         config.file = file;
+        let all = config.own("IP_ADDRESS").map_or(0, |list| list.split_whitespace().count());
+        if config.ip_addresses().len() < all {
+            let path = self.paths.ve_conf(ctid);
+            let text = "IPv6 support is disabled (IPV6 in vz.conf), IPv6 addresses are left out";
+            config.warnings.push(format!("{}: {text}", path.display()));
+        }
         config
     }
 

@@ -132,3 +132,14 @@ fn a_config_not_yet_on_disk_can_be_viewed() {
     assert_eq!(view.hostname(), Some("x"));
     assert_eq!(view.ve_root().unwrap(), Path::new("/vz/root/202"));
 }
+
+#[test]
+fn a_node_without_ipv6_has_ve_configs_without_it() {
+    let ve = "IP_ADDRESS=\"10.0.0.1 2001:db8::1\"\n";
+    let (_dir, c) = node("IPV6=\"no\"\n", Some(ve));
+    assert_eq!(c.ip_addresses().iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1"]);
+    assert!(c.warnings().iter().any(|w| w.contains("IPv6 support is disabled")), "{:?}", c.warnings());
+    let (_dir, c) = node("IPV6=\"yes\"\n", Some(ve));
+    assert_eq!(c.ip_addresses().len(), 2);
+    assert!(c.warnings().is_empty(), "{:?}", c.warnings());
+}
