@@ -171,7 +171,7 @@ fn start() {
         ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
         let id = ve.id.as_str();
         let conf = ve.conf();
-        let mut wrong = |key: &str, line: &str, code, says: &str| {
+        let wrong = |key: &str, line: &str, code, says: &str| {
             set_line(&ve, key, line);
             let ended = ends(ve.run("start", &[]), code, says);
             fs::write(ve.conf_path(), &conf).unwrap();

@@ -176,3 +176,27 @@ fn quiet_is_quiet_and_the_log_has_it_all() {
         ve.is("exist mounted running");
     });
 }
+
+#[test]
+fn addresses_that_are_configured_no_more_are_gone_from_the_guests_files() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--ipadd", "10.5.0.77"]);
+        let etc = ve.private().join("etc");
+        fs::write(etc.join("os-release"), "ID=debian\nVERSION_ID=\"12\"\n").unwrap();
+        fs::write(etc.join("debian_version"), "12.0\n").unwrap();
+        fs::create_dir_all(etc.join("network")).unwrap();
+        let interfaces = etc.join("network/interfaces");
+        fs::write(&interfaces, "auto lo\niface lo inet loopback\n").unwrap();
+        let told = || fs::read_to_string(&interfaces).unwrap();
+        ve.ok("start", &[]);
+        assert!(told().contains("10.5.0.77"), "{}", told());
+        ve.ok("stop", &["--fast"]);
+        // By hand, so that no verb has seen it go.
+        let conf = ve.conf().replace("10.5.0.77", "");
+        fs::write(ve.conf_path(), conf).unwrap();
+        ve.ok("start", &[]);
+        assert!(!told().contains("10.5.0.77") && told().contains("lo"), "{}", told());
+    });
+}
