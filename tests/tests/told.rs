@@ -200,3 +200,33 @@ fn addresses_that_are_configured_no_more_are_gone_from_the_guests_files() {
         assert!(!told().contains("10.5.0.77") && told().contains("lo"), "{}", told());
     });
 }
+
+#[test]
+fn a_dry_run_of_set_tells_what_would_change_and_changes_nothing() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        let id = ve.id.as_str();
+        let conf = ve.conf();
+        let dry = |rest: &[&str]| node.vzctl(&[&["--dry-run", "set", id], rest].concat());
+        let run = dry(&[
+            "--cpuunits",
+            "2000",
+            "--onboot",
+            "yes",
+            "--features",
+            "nfs:on",
+            "--userpasswd",
+            "root:x",
+            "--save",
+        ]);
+        let want = format!(
+            "CPUUNITS: \"1000\" -> \"2000\" (at once)\nONBOOT: \"\" -> \"yes\" (stored)\n\
+             FEATURES: \"\" -> \"nfs:on\" (after a restart)\npassword of root: changed\nsave /etc/vz/conf/{id}.conf\n"
+        );
+        assert_eq!(run.ok().out(), want);
+        assert_eq!(dry(&["--cpuunits", "1000", "--save"]).ok().out(), "");
+        dry(&["--cpuunits", "2000"]).exits(31);
+        dry(&["--applyconfig", "none", "--save"]).exits(109);
+        assert_eq!(ve.conf(), conf);
+    });
+}

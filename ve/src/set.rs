@@ -293,3 +293,34 @@ fn unsaved(ve: &Ve<'_>, running: bool, changed: &[Changed]) {
     let lost = if running { " and will be lost after CT restart" } else { "" };
     ve.say(0, &format!("WARNING: Settings were not saved to config{lost} (use --save flag)"));
 }
+
+/// `--dry-run`: which keys would get another value, and when that takes effect.
+///
+/// # Errors
+/// As a set would fail before it touches anything.
+pub fn plan_text(ve: &Ve<'_>, changes: &Changes) -> Result<String> {
+    let mut file = ve.config.file().cloned().unwrap_or_else(|| ConfFile::parse(""));
+    let changed = changes.apply_to(&mut file, &ve.config, ve.ctid, &change_node())?;
+    check_name(ve, changes)?;
+    if ve.running().is_some() {
+        refuse_moved_paths(&changed)?;
+    } else {
+        check_stopped(ve, changes, &changed)?;
+    }
+    let mut text = String::new();
+    for Changed { key, old, new, applies } in &changed {
+        let when = match applies {
+            Applies::Live => "at once",
+            Applies::Restart => "after a restart",
+            Applies::ConfigOnly => "stored",
+        };
+        text += &format!("{key}: \"{}\" -> \"{new}\" ({when})\n", old.as_deref().unwrap_or_default());
+    }
+    for password in &changes.passwords {
+        text += &format!("password of {}: changed\n", password.user);
+    }
+    if changes.save && !changed.is_empty() {
+        text += &format!("save {}\n", ve.node.paths.ve_conf(ve.ctid).display());
+    }
+    Ok(text)
+}

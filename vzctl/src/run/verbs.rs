@@ -142,6 +142,9 @@ pub(super) fn dry_run(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
     let plan = match verb {
         Verb::Start(options) => start::plan_text(ve, start_options(*options))?,
         Verb::Create(options) => create::plan_text(ve, &create_options(options)?)?,
+        Verb::Set(options) => {
+            set::plan_text(ve, &Changes::from_options(params::Verb::Set, &set_words(options))?)?
+        }
         Verb::Status { json } => {
             status(ve, *json, report);
             return Ok(0);
