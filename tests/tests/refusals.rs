@@ -106,6 +106,9 @@ fn create() {
         ends(ve.run("create", &private), 48, "is no directory");
         node.set_conf("VE_PRIVATE", "");
         ends(with(&[]), 23, "VE_PRIVATE");
+        // A directory for all is none.
+        node.set_conf("VE_PRIVATE", "/vz/private");
+        ends(with(&[]), 23, "VE_PRIVATE must contain $VEID");
         node.set_conf("VE_PRIVATE", "/vz/private/$VEID");
         node.set_conf("VE_ROOT", "");
         ends(with(&[]), 22, "VE_ROOT");

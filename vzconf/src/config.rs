@@ -42,6 +42,16 @@ impl Config {
             warnings.push(format!("{}: NETFILTER is ignored here", path.display()));
             warnings.push("set it in the config of each VE, or in the sample configs".to_string());
         }
+        // One directory for all VEs would be destroyed with any of them.
+        for key in ["VE_ROOT", "VE_PRIVATE"] {
+            let shared = |value: &String| {
+                !value.is_empty() && !["$VEID", "${VEID}"].iter().any(|id| value.contains(id))
+            };
+            if global.get(key).is_some_and(shared) {
+                global.remove(key);
+                warnings.push(format!("{}: {key} must contain $VEID, ignored", path.display()));
+            }
+        }
         Ok(Config {
             paths: paths.clone(),
             ctid: None,

@@ -143,3 +143,13 @@ fn a_node_without_ipv6_has_ve_configs_without_it() {
     assert_eq!(c.ip_addresses().len(), 2);
     assert!(c.warnings().is_empty(), "{:?}", c.warnings());
 }
+
+#[test]
+fn a_directory_of_the_node_that_all_ves_would_share_is_ignored() {
+    let (_dir, c) = node("VE_PRIVATE=\"/vz/private\"\nVE_ROOT=/vz/root/${VEID}\n", Some(""));
+    assert_eq!(c.ve_private(), None);
+    assert_eq!(c.ve_root().unwrap(), Path::new("/vz/root/101"));
+    assert!(c.warnings()[0].ends_with("VE_PRIVATE must contain $VEID, ignored"), "{:?}", c.warnings());
+    let (_dir, c) = node("VE_PRIVATE=/vz/private\n", Some("VE_PRIVATE=\"/srv/web\"\n"));
+    assert_eq!(c.ve_private().unwrap(), Path::new("/srv/web"));
+}
