@@ -172,9 +172,14 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     fault::point("start.cloned");
-    let init = ProcRef::of(pid).doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))?;
+    // A process that is gone could not be furnished: the monitor knows why.
+    let why = |error: Error| monitor.furnished().map_or_else(launch_failed, |()| error);
+    let init = ProcRef::of(pid)
+        .doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))
+        .map_err(why)?;
     let netns = process::namespace(pid, "net")
-        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))?;
+        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))
+        .map_err(why)?;
     made.net = Some(net::attach(ve, netns.as_fd())?);
     fault::point("start.network");
     guest::configure(ve, ids, &found)?;
