@@ -381,39 +381,3 @@ fn set_uid_programs_of_a_ve_that_is_mounted_for_the_admin_are_nobodys() {
         }
     });
 }
-
-#[test]
-fn a_private_area_that_users_can_reach_is_told() {
-    on_node(|node| {
-        node.need_tiny();
-        let ve = node.ve(1);
-        let dir = Path::new("/vz/elsewhere");
-        // On a file system that can map ids, as /run cannot.
-        let outside = node.scratch().join("outside");
-        fs::create_dir_all(&outside).unwrap();
-        fs::create_dir(dir).unwrap();
-        let bind = run("mount", &["--bind", dir.to_str().unwrap(), outside.to_str().unwrap()]);
-        bind.ok();
-        for (dir, told) in [(outside.as_path(), true), (dir, false)] {
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-            let private = dir.join("1");
-            let private = private.to_str().unwrap();
-            let chmod = format!("chmod 0700 {}", dir.display());
-            let create =
-                ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--private", private]);
-            assert_eq!(create.stderr.contains(&chmod), told, "{create}");
-            let start = ve.ok("start", &[]);
-            assert_eq!(start.stderr.contains(&chmod), told, "{start}");
-            ve.ok("stop", &["--fast"]);
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
-            ve.ok("start", &[]).never_says("chmod");
-            ve.destroy();
-            vztests::until("it is deleted", std::time::Duration::from_secs(30), || {
-                let _ = fs::remove_dir(dir.join(".vztmp"));
-                fs::read_dir(dir).unwrap().count() == 0
-            });
-        }
-        run("umount", &[outside.to_str().unwrap()]).ok();
-        fs::remove_dir(dir).unwrap();
-    });
-}

@@ -61,8 +61,9 @@ pub(crate) fn check(ve: &Ve<'_>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let message = format!("Error: required UB parameter {} not set", missing.join(" "));
-    let hint = format!("take them from a sample: vzctl set {} --applyconfig vswap-256m --save", ve.ctid);
+    let lines = missing.iter().map(|name| format!("Error: required UB parameter {name} not set"));
+    let message = lines.collect::<Vec<_>>().join("\n");
+    let hint = format!("Take them from a sample: vzctl set {} --applyconfig vswap-256m --save", ve.ctid);
     Err(Error::advised(Exit::NotEnoughUbcParams, message, hint))
 }
 

@@ -20,7 +20,7 @@ use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
-use crate::{dismantle, mount, scripts};
+use crate::{mount, scripts};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
     if vzsys::mount::is_mount_point(private) {
         let message = format!("{} is a mount point", private.display());
         let hint =
-            format!("use a directory in it: vzctl create {ctid} --private {}/private", private.display());
+            format!("Use a directory in it: vzctl create {ctid} --private {}/private", private.display());
         return Err(Error::advised(Exit::FsNewVePrvt, message, hint));
     }
     if entries.next().is_some() {
@@ -183,8 +183,7 @@ fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
 fn template(ve: &Ve<'_>, asked: Option<&str>, config: &Config) -> Result<Template> {
     let name = asked.or_else(|| config.ostemplate()).or_else(|| ve.node.global.def_ostemplate());
     let Some(name) = name else {
-        let hint = "give one with --ostemplate; vztmpl list shows what is there";
-        return Err(Error::advised(Exit::VeOstemplateNotSet, "OS template is not specified", hint));
+        return Err(Error::refused(Exit::VeOstemplateNotSet, "OS template is not specified"));
     };
     Ok(Cache::open(&config.template_dir()).find(name)?)
 }
@@ -192,7 +191,7 @@ fn template(ve: &Ve<'_>, asked: Option<&str>, config: &Config) -> Result<Templat
 fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path) -> Result<Layout> {
     let word = options.layout.as_deref().or(config.layout()).or(ve.node.global.layout()).unwrap_or("auto");
     if word.starts_with("ploop") {
-        let hint = "use --layout overlay or simfs, or VE_LAYOUT=auto in vz.conf";
+        let hint = "Use --layout overlay or simfs, or VE_LAYOUT=auto in vz.conf";
         return Err(Error::advised(Exit::PloopUnsup, "ploop is not supported by this version", hint));
     }
     let wish: Wish = word.parse().map_err(|error: layout::UnknownLayout| {
@@ -257,7 +256,7 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
     if let Err(error) = scripts::run(ve, &ve.node.paths.action_script(Script::Global(vzconf::Action::Create)))
     {
         // The admin's script has the last word: the VE is not wanted as it is.
-        let left = discard(ve, &draft.private).err().map(|e| dismantle::describe(&e));
+        let left = discard(ve, &draft.private).err().map(|e| crate::describe(&e));
         return Err(error.with_cleanup(left.into_iter().collect()));
     }
     remove_retired(ve);

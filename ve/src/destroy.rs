@@ -20,13 +20,11 @@ use crate::node::Ve;
 /// 32 running, 41 mounted, 52 when the private area cannot be moved away.
 pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     if ve.running().is_some() {
-        let hint = format!("vzctl stop {}", ve.ctid);
-        return Err(Error::advised(Exit::VeRunning, "Container is currently running. Stop it first.", hint));
+        return Err(Error::refused(Exit::VeRunning, "Container is currently running. Stop it first."));
     }
     dismantle::mend(ve)?;
     if ve.mounted() {
-        let hint = format!("vzctl umount {}", ve.ctid);
-        return Err(Error::advised(Exit::FsMounted, "Container is currently mounted (umount first)", hint));
+        return Err(Error::refused(Exit::FsMounted, "Container is currently mounted (umount first)"));
     }
     let private = ve.private()?;
     ve.say(0, &format!("Destroying container private area: {}", private.display()));

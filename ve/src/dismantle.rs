@@ -4,7 +4,7 @@
 use netns::Devices;
 
 use crate::cgroup;
-use crate::error::Result;
+use crate::error::{Result, describe};
 use crate::mount::{self, Busy};
 use crate::net;
 use crate::node::Ve;
@@ -39,20 +39,6 @@ fn take_down(ve: &Ve<'_>, root: Root, devices: Devices) -> Vec<String> {
     // Last: while the state is there, a verb knows that there is something to mend.
     note(state::forget(&ve.node.paths, ve.ctid));
     failures
-}
-
-/// An error and its causes in one line.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let own = error.to_string();
-        if !text.contains(&own) {
-            text = format!("{text}: {own}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Mends a VE that does not run: removes what an ended or killed one left. Returns whether there was

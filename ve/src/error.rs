@@ -77,10 +77,9 @@ pub enum Error {
         exit: Exit,
     },
     /// The cause, and what could not be undone after it.
-    #[error("{cause}; not cleaned up: {}", cleanup.join("; "))]
+    #[error("{}; not cleaned up: {}", describe(cause.as_ref()), cleanup.join("; "))]
     CleanupFailed {
-        /// The cause.
-        #[source]
+        /// The cause; told with all of its own, so that they stand before what is left behind.
         cause: Box<Error>,
         /// What is left behind.
         cleanup: Vec<String>,
@@ -133,6 +132,20 @@ impl Error {
     }
 }
 
+/// An error and its causes in one line; a cause that is told already is not told again.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let own = error.to_string();
+        if !text.contains(&own) {
+            text = format!("{text}: {own}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Gives a failed system call its purpose and exit code.
 pub(crate) trait Doing<T> {
     fn doing(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T>;
@@ -151,5 +164,33 @@ impl<T> Doing<T> for std::io::Result<T> {
             let source = SysError::from_io("io", &what, &error);
             Error::Call { what, source, exit }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy() -> Error {
+        let source = SysError::new("umount", "/vz/root/101", rustix::io::Errno::BUSY);
+        Error::Call { what: "cannot unmount /vz/root/101".to_owned(), source, exit: Exit::FsCantUmount }
+    }
+
+    #[test]
+    fn an_error_tells_its_causes_once() {
+        let text = describe(&busy());
+        assert!(text.starts_with("cannot unmount /vz/root/101: "), "{text}");
+        assert_eq!(text.matches("busy").count(), 1, "{text}");
+        // A transparent error is its own cause.
+        let conf = Error::from(vzconf::Error::BadCtid { arg: "x".to_owned() });
+        assert_eq!(describe(&conf), "Bad CT ID x");
+    }
+
+    #[test]
+    fn what_is_left_behind_comes_after_the_whole_cause() {
+        let error = busy().with_cleanup(vec!["cannot remove a".to_owned(), "cannot remove b".to_owned()]);
+        let want = format!("{}; not cleaned up: cannot remove a; cannot remove b", describe(&busy()));
+        assert_eq!(describe(&error), want);
+        assert_eq!(error.exit(), Exit::FsCantUmount);
     }
 }

@@ -1,6 +1,6 @@
 //! `vzctl exec`, `exec2`, `exec3`, `enter`, and scripts in a running VE.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
@@ -11,8 +11,7 @@ use vzsys::launch::Confinement;
 use vzsys::process::{Ended, PidFd};
 
 use crate::cgroup::{self, JoinPoints};
-use crate::dismantle::describe;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, describe};
 use crate::node::Ve;
 use crate::scripts::PATH;
 use crate::session::{self, Input};
@@ -103,38 +102,37 @@ fn plain_environment() -> Vec<String> {
     vec!["HOME=/".to_owned(), "TERM=linux".to_owned(), format!("PATH={PATH}")]
 }
 
-/// Lossy on purpose nowhere: a byte string that is not UTF-8 cannot be carried, and says so.
-fn words(argv: &[OsString]) -> Result<Vec<String>> {
-    argv.iter()
-        .map(|word| {
-            String::from_utf8(word.as_bytes().to_vec())
-                .map_err(|_| Error::refused(Exit::InvalidValue, "the command line is not valid UTF-8"))
-        })
-        .collect()
+/// The words with a blank between each two.
+fn joined<'a>(words: impl Iterator<Item = &'a OsStr>) -> OsString {
+    let mut line = OsString::new();
+    for (at, word) in words.enumerate() {
+        if at > 0 {
+            line.push(" ");
+        }
+        line.push(word);
+    }
+    line
 }
 
 /// The shell's command string: words joined by blanks, an empty one as `''`.
-fn shell_line(argv: &[String]) -> String {
-    let quoted: Vec<&str> = argv.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
-    quoted.join(" ") + " "
+fn shell_line(argv: &[OsString]) -> OsString {
+    let mut line = joined(argv.iter().map(|word| if word.is_empty() { OsStr::new("''") } else { word }));
+    line.push(" ");
+    line
 }
 
-fn program(what: &What) -> Result<Program> {
+fn program(what: &What) -> Program {
     let candidates = match what {
-        What::Direct(argv) => {
-            let argv = words(argv)?;
-            vec![(argv.first().cloned().unwrap_or_default(), argv)]
-        }
+        What::Direct(argv) => vec![(argv.first().cloned().unwrap_or_default(), argv.clone())],
         What::Shell(argv) => {
-            let argv = words(argv)?;
-            let shell = |name: &str| match argv.first().map(String::as_str) {
-                Some("-") => vec![name.to_owned()],
-                _ => vec![name.to_owned(), "-c".to_owned(), shell_line(&argv)],
+            let shell = |name: &str| match argv.first() {
+                Some(first) if first == "-" => vec![name.into()],
+                _ => vec![name.into(), "-c".into(), shell_line(argv)],
             };
-            vec![("/bin/bash".to_owned(), shell("bash")), ("/bin/sh".to_owned(), shell("sh"))]
+            vec![("/bin/bash".into(), shell("bash")), ("/bin/sh".into(), shell("sh"))]
         }
     };
-    Ok(Program { candidates, environment: plain_environment() })
+    Program { candidates, environment: plain_environment() }
 }
 
 /// Runs a command with our standard files connected through pipes, and waits for it.
@@ -143,7 +141,7 @@ fn program(what: &What) -> Result<Program> {
 /// 31 not running, 47 no such program or shell, 3 cannot enter.
 pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
     let door = Door::open(ve)?;
-    let program = program(what)?;
+    let program = program(what);
     let failed = || entering(ve.ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
@@ -171,7 +169,7 @@ pub(crate) fn feed_script_until(
     script: &[u8],
     deadline: Option<Instant>,
 ) -> Result<Option<Ended>> {
-    let program = program(&What::Shell(vec!["-".into()]))?;
+    let program = program(&What::Shell(vec!["-".into()]));
     let failed = || entering(ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
@@ -181,8 +179,7 @@ pub(crate) fn feed_script_until(
 
 /// Runs a program silently, such as the guest's own `halt`.
 pub(crate) fn run_quietly(ctid: Ctid, door: &Door, argv: &[String]) -> Result<Session> {
-    let name = argv.first().cloned().unwrap_or_default();
-    let program = Program { candidates: vec![(name, argv.to_vec())], environment: plain_environment() };
+    let program = program(&What::Direct(argv.iter().map(OsString::from).collect()));
     let files = session::nothing().doing(Exit::System, || entering(ctid))?;
     door.run(&program, Stdio::Files(files)).map_err(refused(ctid))
 }
@@ -200,11 +197,12 @@ pub fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<Ended> {
     }
     environment.push(format!("TERM={term}"));
     let shells = [("/bin/bash", "-bash"), ("/bin/sh", "-sh")];
-    let candidates = shells.map(|(file, name)| (file.to_owned(), vec![name.to_owned()])).to_vec();
-    let line = match typed {
-        Some(argv) => words(argv)?.join(" ") + "\n",
-        None => String::new(),
-    };
+    let candidates = shells.map(|(file, name)| (file.into(), vec![name.into()])).to_vec();
+    let mut line = OsString::new();
+    if let Some(argv) = typed {
+        line = joined(argv.iter().map(OsString::as_os_str));
+        line.push("\n");
+    }
     let failed = || entering(ve.ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let session =
@@ -213,4 +211,21 @@ pub fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<Ended> {
     let ended = session::converse(&session, line.as_bytes(), &signals).doing(Exit::System, failed)?;
     ve.say(0, &format!("exited from CT {}", ve.ctid));
     Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn words_become_a_line_for_the_shell_whatever_their_bytes() {
+        let words =
+            |list: &[&[u8]]| list.iter().map(|word| OsString::from_vec(word.to_vec())).collect::<Vec<_>>();
+        assert_eq!(shell_line(&words(&[b"echo", b"", b"a  b"])).as_bytes(), b"echo '' a  b ");
+        assert_eq!(shell_line(&words(&[b"echo", b"\xff\xfe"])).as_bytes(), b"echo \xff\xfe ");
+        let stdin = program(&What::Shell(words(&[b"-", b"ignored"])));
+        assert_eq!(stdin.candidates[0].1, ["bash"]);
+    }
 }

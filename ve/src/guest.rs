@@ -107,7 +107,7 @@ pub(crate) fn reconfigure(ve: &Ve<'_>, state: &State) -> Result<()> {
 
 fn warn(ve: &Ve<'_>, failures: Vec<DistError>) {
     for failure in failures {
-        ve.say(-1, &format!("WARNING: {}", crate::dismantle::describe(&failure)));
+        ve.say(-1, &format!("WARNING: {}", crate::describe(&failure)));
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn post_create(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<(
 /// Sets a user's password in a VE, running or not.
 pub(crate) fn set_password(ve: &Ve<'_>, state: Option<&State>, user: &str, password: &str) -> Result<()> {
     let failed = |source| Error::Refused {
-        message: format!("Password change failed: {}", crate::dismantle::describe(&source)),
+        message: format!("Password change failed: {}", crate::describe(&source)),
         hint: None,
         exit: Exit::ChangePass,
     };

@@ -30,6 +30,5 @@ pub mod stop;
 pub mod tree;
 mod wait;
 
-pub use dismantle::describe;
-pub use error::{Error, Result};
+pub use error::{Error, Result, describe};
 pub use node::{Node, Progress, Say, Ve};

@@ -115,8 +115,7 @@ pub(crate) fn warn_if_reachable(ve: &Ve<'_>, private: &Path, kind: Layout) {
 /// 40 not mounted, 32 running, 51 busy, 79 script (the root stays mounted).
 pub fn umount(ve: &Ve<'_>) -> Result<()> {
     if ve.running().is_some() {
-        let hint = format!("vzctl stop {}", ve.ctid);
-        return Err(Error::advised(Exit::VeRunning, "Container is running -- stop it first", hint));
+        return Err(Error::refused(Exit::VeRunning, "Container is running -- stop it first"));
     }
     if !ve.mounted() {
         return Err(Error::refused(Exit::FsNotMounted, "CT is not mounted"));

@@ -75,7 +75,13 @@ impl Node {
             Err(vzconf::Error::Locked { holder: Some(holder), .. }) if holder.cmdline.contains("__ended") => {
                 Ok(Lock::wait(&dir, ctid, Instant::now() + TIDIED)?)
             }
-            done => Ok(done?),
+            done => {
+                let lock = done?;
+                if lock.removed_stale() {
+                    (self.say)(0, &format!("Removing stale lock file {}", lock.path().display()));
+                }
+                Ok(lock)
+            }
         }
     }
 
@@ -133,7 +139,7 @@ impl<'n> Ve<'n> {
             return Ok(private);
         }
         let message = format!("Container private area {} does not exist", private.display());
-        let hint = format!("create it with: vzctl create {}", self.ctid);
+        let hint = format!("Make it from a template with: vzctl create {}", self.ctid);
         Err(Error::advised(Exit::FsNoPrvt, message, hint))
     }
 
@@ -164,10 +170,7 @@ impl<'n> Ve<'n> {
     /// # Errors
     /// Exit 31.
     pub fn must_run(&self) -> Result<State> {
-        self.running().ok_or_else(|| {
-            let hint = format!("start it with: vzctl start {}", self.ctid);
-            Error::advised(Exit::VeNotRunning, "Container is not running", hint)
-        })
+        self.running().ok_or_else(|| Error::refused(Exit::VeNotRunning, "Container is not running"))
     }
 
     /// Whether its root is mounted.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use netns::{NetGuard, NetParams};
+use netns::{NetGuard, NetParams, Probe};
 use vzconf::change::{Changed, Changes, SetMode};
 use vzconf::params::Applies;
 use vzconf::{ConfFile, Config, Ctid, Exit, NetIf, VeIp, names};
@@ -17,6 +17,8 @@ use crate::net;
 use crate::node::Ve;
 use crate::start;
 use crate::state::State;
+
+const HOST_IS_FREE: &str = "WARNING: limits of the host itself (CT0) are stored and not applied";
 
 /// What remains for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +75,11 @@ fn check_name(ve: &Ve<'_>, changes: &Changes) -> Result<()> {
 
 /// `--reset_ub`: the configured beancounters once more.
 fn reset_ub(ve: &Ve<'_>) -> Result<()> {
-    if ve.ctid != Ctid::HOST {
-        ve.must_run()?;
+    if ve.ctid == Ctid::HOST {
+        ve.say(-1, HOST_IS_FREE);
+        return Ok(());
     }
+    ve.must_run()?;
     cgroup::reapply(ve)?;
     ve.say(0, "UB limits were set successfully");
     Ok(())
@@ -84,8 +88,12 @@ fn reset_ub(ve: &Ve<'_>) -> Result<()> {
 /// Without `--save` a stopped VE has nothing that could take a run-time value.
 fn check_stopped(ve: &Ve<'_>, changes: &Changes, changed: &[Changed]) -> Result<()> {
     let live = changed.iter().any(|change| change.applies == Applies::Live);
-    if !changes.save && live && ve.ctid != Ctid::HOST {
-        let hint = "store the values for the next start with --save";
+    if live && ve.ctid == Ctid::HOST {
+        ve.say(-1, HOST_IS_FREE);
+        return Ok(());
+    }
+    if !changes.save && live {
+        let hint = "Store the values for the next start with --save";
         return Err(Error::advised(Exit::VeNotRunning, "Container is not running", hint));
     }
     Ok(())
@@ -102,7 +110,7 @@ fn apply(
     refuse_moved_paths(changed)?;
     let restart = restart_needed(ve, changed, changes)?;
     ve.config = new;
-    match apply_live(ve, old, changed, state) {
+    match apply_live(ve, old, changed, changes, state) {
         Ok(()) => {}
         Err(error) => {
             if changes.save {
@@ -110,7 +118,7 @@ fn apply(
             }
             ve.config = old.clone();
             // Limits may have been written in part: the old ones are put back.
-            let undone = cgroup::reapply(ve).err().map(|e| crate::dismantle::describe(&e));
+            let undone = cgroup::reapply(ve).err().map(|e| crate::describe(&e));
             return Err(error.with_cleanup(undone.into_iter().collect()));
         }
     }
@@ -153,11 +161,17 @@ fn restart_needed(ve: &Ve<'_>, changed: &[Changed], changes: &Changes) -> Result
 
 /// Network first: its failures are the likeliest, and its guards undo it when what follows fails. What is
 /// deleted cannot be had back: it goes last.
-fn apply_live(ve: &Ve<'_>, old: &Config, changed: &[Changed], state: &State) -> Result<()> {
+fn apply_live(
+    ve: &Ve<'_>,
+    old: &Config,
+    changed: &[Changed],
+    changes: &Changes,
+    state: &State,
+) -> Result<()> {
     let touched = |keys: &[&str]| changed.iter().any(|change| keys.contains(&change.key.as_str()));
     let mut guards = Vec::new();
     if touched(&["IP_ADDRESS"]) {
-        add_addresses(ve, old, state, &mut guards)?;
+        add_addresses(ve, old, changes.skip_arpdetect, state, &mut guards)?;
     }
     if touched(&["NETIF"]) {
         netifs(ve, old, state, &mut guards)?;
@@ -193,13 +207,22 @@ fn text(ips: &[IpAddr]) -> String {
     ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn add_addresses(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) -> Result<()> {
+fn add_addresses(
+    ve: &Ve<'_>,
+    old: &Config,
+    skip_arpdetect: bool,
+    state: &State,
+    guards: &mut Vec<NetGuard>,
+) -> Result<()> {
     let added = difference(&ve.config, old);
     if added.is_empty() {
         return Ok(());
     }
     let netns = net::namespace(ve, state)?;
-    let params = NetParams::from_config(ve.ctid, &ve.config);
+    let mut params = NetParams::from_config(ve.ctid, &ve.config);
+    if skip_arpdetect {
+        params.probe = Probe::Skip;
+    }
     ve.say(0, &format!("Adding IP address(es): {}", text(&added)));
     for ip in added {
         guards.push(netns::add_address(&params, ip, netns.as_fd())?);
@@ -269,4 +292,35 @@ fn unsaved(ve: &Ve<'_>, running: bool, changed: &[Changed]) {
     }
     let lost = if running { " and will be lost after CT restart" } else { "" };
     ve.say(0, &format!("WARNING: Settings were not saved to config{lost} (use --save flag)"));
+}
+
+/// `--dry-run`: which keys would get another value, and when that takes effect.
+///
+/// # Errors
+/// As a set would fail before it touches anything.
+pub fn plan_text(ve: &Ve<'_>, changes: &Changes) -> Result<String> {
+    let mut file = ve.config.file().cloned().unwrap_or_else(|| ConfFile::parse(""));
+    let changed = changes.apply_to(&mut file, &ve.config, ve.ctid, &change_node())?;
+    check_name(ve, changes)?;
+    if ve.running().is_some() {
+        refuse_moved_paths(&changed)?;
+    } else {
+        check_stopped(ve, changes, &changed)?;
+    }
+    let mut text = String::new();
+    for Changed { key, old, new, applies } in &changed {
+        let when = match applies {
+            Applies::Live => "at once",
+            Applies::Restart => "after a restart",
+            Applies::ConfigOnly => "stored",
+        };
+        text += &format!("{key}: \"{}\" -> \"{new}\" ({when})\n", old.as_deref().unwrap_or_default());
+    }
+    for password in &changes.passwords {
+        text += &format!("password of {}: changed\n", password.user);
+    }
+    if changes.save && !changed.is_empty() {
+        text += &format!("save {}\n", ve.node.paths.ve_conf(ve.ctid).display());
+    }
+    Ok(text)
 }

@@ -45,6 +45,8 @@ pub struct Options {
 
 /// The longest that `--wait` waits.
 const WAIT: Duration = Duration::from_secs(3600);
+/// For what only the kernel can explain.
+const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
 const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 /// Files of the kernel that are nobody's business in a VE.
 const MASKED: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"];
@@ -67,10 +69,20 @@ pub fn start(ve: &Ve<'_>, options: Options) -> Result<()> {
             Ok(())
         }
         Err(error) => {
-            ve.say(0, "Container start failed");
+            let kernel = if error.exit() == Exit::EnvCreate { SEE_KERNEL } else { "" };
+            ve.say(-1, &format!("Container start failed{kernel}"));
             Err(error)
         }
     }
+}
+
+/// Checks whether a VE could be started if it were stopped: a restart must not leave it down for want of it.
+///
+/// # Errors
+/// 105 disabled, 43 no private area, 28 missing beancounters.
+pub fn check_restart(ve: &Ve<'_>, options: Options) -> Result<()> {
+    check_configured(ve, options)?;
+    cgroup::check(ve)
 }
 
 fn check(ve: &Ve<'_>, options: Options) -> Result<()> {
@@ -80,15 +92,18 @@ fn check(ve: &Ve<'_>, options: Options) -> Result<()> {
 }
 
 fn check_only(ve: &Ve<'_>, options: Options) -> Result<()> {
-    if ve.config.disabled() && !options.force {
-        let hint = format!("start it all the same with: vzctl start {} --force", ve.ctid);
-        return Err(Error::advised(Exit::VeStartDisabled, "Container start disabled", hint));
-    }
-    ve.existing_private()?;
+    check_configured(ve, options)?;
     if ve.running().is_some() {
         return Err(Error::refused(Exit::VeRunning, "Container is already running"));
     }
     cgroup::check(ve)
+}
+
+fn check_configured(ve: &Ve<'_>, options: Options) -> Result<()> {
+    if ve.config.disabled() && !options.force {
+        return Err(Error::refused(Exit::VeStartDisabled, "Container start disabled"));
+    }
+    ve.existing_private().map(drop)
 }
 
 /// A dump of an earlier life would overwrite what the VE does from now on, if it were restored later.
@@ -143,7 +158,7 @@ fn prepare(ve: &Ve<'_>, options: Options) -> Result<Prepared> {
 fn launch_failed(ctid: Ctid) -> impl Fn(LaunchError) -> Error + Copy {
     move |source| match source.stage {
         Stage::FindInit => {
-            let hint = format!("looked for {}", INITS.join(", "));
+            let hint = format!("Looked for {}", INITS.join(", "));
             Error::advised(Exit::FsBadTmpl, "Unable to start init, probably incorrect template", hint)
         }
         _ => Error::Launch { ctid, source },
@@ -157,9 +172,14 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     fault::point("start.cloned");
-    let init = ProcRef::of(pid).doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))?;
+    // A process that is gone could not be furnished: the monitor knows why.
+    let why = |error: Error| monitor.furnished().map_or_else(launch_failed, |()| error);
+    let init = ProcRef::of(pid)
+        .doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))
+        .map_err(why)?;
     let netns = process::namespace(pid, "net")
-        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))?;
+        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))
+        .map_err(why)?;
     made.net = Some(net::attach(ve, netns.as_fd())?);
     fault::point("start.network");
     guest::configure(ve, ids, &found)?;
@@ -337,7 +357,7 @@ fn wait_until_up(ve: &Ve<'_>, state: &State) -> Result<()> {
         wait::Outcome::Ended => Err(Error::advised(
             Exit::WaitFailed,
             "Container wait failed",
-            format!("it ended before it was up; see: vzctl console {}", ve.ctid),
+            format!("It ended before it was up; see: vzctl console {}", ve.ctid),
         )),
     }
 }

@@ -83,7 +83,7 @@ fn run_stop_script(ve: &Ve<'_>, options: Options) -> Result<()> {
     if !options.fast {
         return Err(failed);
     }
-    ve.say(-1, &format!("WARNING: {}", dismantle::describe(&failed)));
+    ve.say(-1, &format!("WARNING: {}", crate::describe(&failed)));
     Ok(())
 }
 
@@ -105,7 +105,7 @@ fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
     let mut halting: Halting = match asked {
         Ok(halting) => halting,
         Err(error) => {
-            let why = dismantle::describe(&error);
+            let why = crate::describe(&error);
             ve.say(-1, &format!("WARNING: the container cannot be asked to stop: {why}"));
             return Ok(false);
         }
@@ -145,7 +145,7 @@ fn kill(ve: &Ve<'_>, init: &PidFd) -> Result<()> {
     Err(Error::advised(
         Exit::Stop,
         "Unable to stop container: operation timed out",
-        "a process is stuck in the kernel; try again later: vzctl stop --fast",
+        "A process is stuck in the kernel; try again later: vzctl stop --fast",
     ))
 }
 

@@ -42,6 +42,16 @@ impl Config {
             warnings.push(format!("{}: NETFILTER is ignored here", path.display()));
             warnings.push("set it in the config of each VE, or in the sample configs".to_string());
         }
+        // One directory for all VEs would be destroyed with any of them.
+        for key in ["VE_ROOT", "VE_PRIVATE"] {
+            let shared = |value: &String| {
+                !value.is_empty() && !["$VEID", "${VEID}"].iter().any(|id| value.contains(id))
+            };
+            if global.get(key).is_some_and(shared) {
+                global.remove(key);
+                warnings.push(format!("{}: {key} must contain $VEID, ignored", path.display()));
+            }
+        }
         Ok(Config {
             paths: paths.clone(),
             ctid: None,
@@ -86,6 +96,12 @@ impl Config {
             config.ve = merge(&self.paths.ve_conf(ctid), file, &mut config.warnings);
         }
         config.file = file;
+        let all = config.own("IP_ADDRESS").map_or(0, |list| list.split_whitespace().count());
+        if config.ip_addresses().len() < all {
+            let path = self.paths.ve_conf(ctid);
+            let text = "IPv6 support is disabled (IPV6 in vz.conf), IPv6 addresses are left out";
+            config.warnings.push(format!("{}: {text}", path.display()));
+        }
         config
     }
 

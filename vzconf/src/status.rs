@@ -20,13 +20,13 @@ pub struct Status {
 }
 
 impl Status {
-    /// The word `vzlist` shows.
+    /// The word `vzlist` shows. Mounted beats suspended.
     #[must_use]
     pub fn word(&self) -> Word {
-        match (self.running, self.suspended, self.mounted) {
+        match (self.running, self.mounted, self.suspended) {
             (true, _, _) => Word::Running,
-            (_, true, _) => Word::Suspended,
-            (_, _, true) => Word::Mounted,
+            (_, true, _) => Word::Mounted,
+            (_, _, true) => Word::Suspended,
             _ => Word::Stopped,
         }
     }
@@ -93,6 +93,7 @@ mod tests {
             ([true, true, true, false], "CTID 101 exist mounted running", "running"),
             ([true, true, true, true], "CTID 101 exist mounted running", "running"),
             ([true, false, false, true], "CTID 101 exist unmounted down suspended", "suspended"),
+            ([true, true, false, true], "CTID 101 exist mounted down suspended", "mounted"),
         ] {
             let [exists, mounted, running, suspended] = flags;
             let status = Status { ctid, exists, mounted, running, suspended };

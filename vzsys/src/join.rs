@@ -1,7 +1,9 @@
 //! Entering a running VE: `exec`, `enter`, scripts.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -98,7 +100,8 @@ pub enum Stdio {
 #[derive(Debug)]
 pub struct Program {
     /// Programs to try, in order; a name without a slash is looked up along `PATH` of `environment`.
-    pub candidates: Vec<(String, Vec<String>)>,
+    /// Words may be any bytes, as they are for execve(2).
+    pub candidates: Vec<(OsString, Vec<OsString>)>,
     /// The whole environment.
     pub environment: Vec<String>,
 }
@@ -310,25 +313,25 @@ fn open_terminal(channel: &Channel) -> Result<()> {
 }
 
 fn execute(program: &Program) -> Report {
-    let strings = |list: &[String]| -> Vec<CString> {
-        list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect()
-    };
+    fn strings<T: AsRef<OsStr>>(list: &[T]) -> Vec<CString> {
+        list.iter().filter_map(|text| CString::new(text.as_ref().as_bytes()).ok()).collect()
+    }
     let env = strings(&program.environment);
     let path = program.environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("/bin");
     let mut last = (String::new(), nix::errno::Errno::ENOENT);
     for (name, argv) in &program.candidates {
         let argv = strings(argv);
-        let places: Vec<String> = if name.contains('/') {
+        let places: Vec<OsString> = if name.as_bytes().contains(&b'/') {
             vec![name.clone()]
         } else {
-            path.split(':').map(|dir| format!("{dir}/{name}")).collect()
+            path.split(':').map(|dir| Path::new(dir).join(name).into_os_string()).collect()
         };
         for place in places {
-            let Ok(file) = CString::new(place) else { continue };
+            let Ok(file) = CString::new(place.as_bytes()) else { continue };
             if let Err(errno) = nix::unistd::execve(&file, &argv, &env)
                 && (last.0.is_empty() || errno != nix::errno::Errno::ENOENT)
             {
-                last = (name.clone(), errno);
+                last = (name.to_string_lossy().into_owned(), errno);
             }
         }
     }

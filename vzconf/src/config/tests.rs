@@ -132,3 +132,24 @@ fn a_config_not_yet_on_disk_can_be_viewed() {
     assert_eq!(view.hostname(), Some("x"));
     assert_eq!(view.ve_root().unwrap(), Path::new("/vz/root/202"));
 }
+
+#[test]
+fn a_node_without_ipv6_has_ve_configs_without_it() {
+    let ve = "IP_ADDRESS=\"10.0.0.1 2001:db8::1\"\n";
+    let (_dir, c) = node("IPV6=\"no\"\n", Some(ve));
+    assert_eq!(c.ip_addresses().iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1"]);
+    assert!(c.warnings().iter().any(|w| w.contains("IPv6 support is disabled")), "{:?}", c.warnings());
+    let (_dir, c) = node("IPV6=\"yes\"\n", Some(ve));
+    assert_eq!(c.ip_addresses().len(), 2);
+    assert!(c.warnings().is_empty(), "{:?}", c.warnings());
+}
+
+#[test]
+fn a_directory_of_the_node_that_all_ves_would_share_is_ignored() {
+    let (_dir, c) = node("VE_PRIVATE=\"/vz/private\"\nVE_ROOT=/vz/root/${VEID}\n", Some(""));
+    assert_eq!(c.ve_private(), None);
+    assert_eq!(c.ve_root().unwrap(), Path::new("/vz/root/101"));
+    assert!(c.warnings()[0].ends_with("VE_PRIVATE must contain $VEID, ignored"), "{:?}", c.warnings());
+    let (_dir, c) = node("VE_PRIVATE=/vz/private\n", Some("VE_PRIVATE=\"/srv/web\"\n"));
+    assert_eq!(c.ve_private().unwrap(), Path::new("/srv/web"));
+}

@@ -86,10 +86,11 @@ impl Config {
         self.dir(self.node("LOCKDIR"), "lock")
     }
 
-    /// IP_ADDRESS, in order.
+    /// IP_ADDRESS, in order; without IPv6 addresses on a node that has switched those off.
     #[must_use]
     pub fn ip_addresses(&self) -> Vec<VeIp> {
-        self.list("IP_ADDRESS")
+        let ipv6 = self.ipv6();
+        self.list::<VeIp>("IP_ADDRESS").into_iter().filter(|ip| ipv6 || ip.addr.is_ipv4()).collect()
     }
 
     /// NAMESERVER; `inherit` as the first element means the host's.

@@ -110,18 +110,19 @@ fn request(verb: &OsString, rest: Vec<OsString>) -> Result<Request, UsageError> 
         "--help" | "-h" | "help" => return help_for(rest.first()),
         "completion" => return completion(&rest),
         "__complete" => return Ok(Request::Complete(rest)),
-        later if LATER.contains(&later) => {
-            return Err(UsageError::with_exit(
-                Exit::BadKernel,
-                format!("vzctl {later} is not available in this version"),
-            ));
-        }
+        later if LATER.contains(&later) => return Err(not_yet(later)),
         _ => {}
     }
     let Some(word) = Word::find(&name) else {
         return Err(bad_command(&name));
     };
     if word.verbatim() { verbatim(word, rest) } else { with_options(word, rest) }
+}
+
+/// A verb of OpenVZ that a later version will have.
+fn not_yet(verb: &str) -> UsageError {
+    UsageError::with_exit(Exit::BadKernel, format!("vzctl {verb} is not available in this version"))
+        .advise("Verbs of this version: vzctl --help")
 }
 
 fn bad_command(name: &str) -> UsageError {
@@ -136,6 +137,9 @@ fn bad_command(name: &str) -> UsageError {
 fn help_for(verb: Option<&OsString>) -> Result<Request, UsageError> {
     let Some(verb) = verb else { return Ok(Request::Help(help::usage())) };
     let name = verb.to_string_lossy();
+    if LATER.contains(&&*name) {
+        return Err(not_yet(&name));
+    }
     let word = Word::find(&name).ok_or_else(|| bad_command(&name))?;
     Ok(Request::Help(help::verb(word, None)))
 }

@@ -81,7 +81,7 @@ pub fn run<I: IntoIterator<Item = String>>(arguments: I, caller: Caller, paths: 
             output.err.insert_str(0, &seen.warnings.concat());
             output
         }
-        Err(error) => Output::failure(source::chain(&error)),
+        Err(error) => Output::failure(ve::describe(&error)),
     }
 }
 

@@ -142,12 +142,16 @@ impl Report {
     ///
     /// `ct` is the container as the user named it; `hint` replaces the usual hint for such a failure.
     pub fn failure(&self, verb: &Verb, ct: &str, exit: Exit, error: &dyn Error, hint: Option<&str>) {
-        let chain = chain(error);
+        let chain = ve::describe(error);
         match sentence::fixed(verb.word(), exit) {
             Some((level, sentence)) => {
                 self.line(level, sentence);
-                if !chain.starts_with(sentence) {
-                    self.line(1, &chain);
+                match chain.strip_prefix(sentence) {
+                    // Such as who holds the lock.
+                    Some(more) => {
+                        more.lines().filter(|more| !more.is_empty()).for_each(|more| self.line(level, more))
+                    }
+                    None => self.line(1, &chain),
                 }
             }
             // Errors begin with a small letter; a capital one begins a sentence that is an interface itself.
@@ -176,39 +180,9 @@ impl Report {
     }
 }
 
-/// An error and its causes, joined with colons.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Transparent errors repeat their source.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot mount {what}")]
-    struct Outer {
-        what: &'static str,
-        #[source]
-        cause: std::io::Error,
-    }
-
-    #[test]
-    fn an_error_tells_its_causes_once() {
-        let error = Outer { what: "/vz/root/101", cause: std::io::Error::from_raw_os_error(13) };
-        assert_eq!(chain(&error), "cannot mount /vz/root/101: Permission denied (os error 13)");
-    }
 
     fn settings(verbose: i32) -> LogSettings {
         LogSettings { enabled: false, file: "/x".into(), level: 0, verbose }

@@ -52,6 +52,12 @@ pub(super) fn hint(verb: &str, exit: Exit, ct: &str) -> Option<String> {
         (_, Exit::Locked) => "Another command works on the container; try again when it has ended".to_owned(),
         (_, Exit::NoConfig) => "Is it installed? It needs /etc/vz/vz.conf".to_owned(),
         (_, Exit::Stop) => format!("Kill it with: vzctl stop {ct} --fast"),
+        (_, Exit::IpInUse) => "Who has it: vzlist -a -o ctid,ip".to_owned(),
+        (_, Exit::SetName) => "Names in use: vzlist -a -o ctid,name".to_owned(),
+        (_, Exit::CpConfig | Exit::ApplyConfig) => "Samples: ls /etc/vz/conf/ve-*.conf-sample".to_owned(),
+        (_, Exit::FsCantUmount) => {
+            format!("A program of the host is at work in it: fuser -vm $(vzlist -aHo root {ct})")
+        }
         (_, Exit::FsNoDiskSpace) => "Free space: df -h /vz".to_owned(),
         _ => return None,
     })

@@ -70,7 +70,7 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
     let mut node = Node::open(Paths::host(), report.say())?;
     node.progress = progress(report);
     report.configure(&node.global);
-    let ctid = node.find(&ct.0)?;
+    let ctid = node.find(&ct.0).map_err(unknown)?;
     report.about(ctid);
     if flags.dry_run {
         let ve = node.ve(ctid)?;
@@ -95,7 +95,16 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
 fn unlocked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
     let mut ve = node.ve(ctid)?;
     check(&ve, verb)?;
+    warn(&ve, verb, report);
     verbs::run(&mut ve, verb, report)
+}
+
+/// What is wrong with the files is said by the verbs that act on them, and not in the output of a program that
+/// `exec` runs. A create says it together with what is wrong with the sample.
+fn warn(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) {
+    if verb.locks() && !matches!(verb, Verb::Create(_)) {
+        ve.config.warnings().iter().for_each(|warning| report.line(-1, &format!("Warning: {warning}")));
+    }
 }
 
 /// The VE is read now that nobody else changes it.
@@ -106,6 +115,18 @@ fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u
         return Ok(0);
     }
     unlocked(node, ctid, verb, report)
+}
+
+/// The word on the command line is no container.
+fn unknown(error: Error) -> Error {
+    match error.exit() {
+        Exit::InvalidValue => Error::Refused {
+            message: error.to_string(),
+            hint: Some("All containers and their names: vzlist -a -o ctid,name".to_owned()),
+            exit: Exit::InvalidValue,
+        },
+        _ => error,
+    }
 }
 
 /// A bar for each thing that takes long, gone when the next one begins.

@@ -35,7 +35,7 @@ pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
         Verb::Stop(options) => stop_verb(ve, *options)?,
         Verb::Restart(stop, start) => restart(ve, *stop, *start)?,
         Verb::Status { json } => status(ve, *json, report),
-        Verb::Enter { exec: typed } => return enter(ve, typed.as_deref()),
+        Verb::Enter { exec: typed } => return enter(ve, typed.as_deref(), report),
         Verb::Exec { argv } | Verb::Exec2 { argv } => {
             return Ok(code(exec::exec(ve, &What::Shell(argv.clone()))?, report));
         }
@@ -76,6 +76,7 @@ fn stop_verb(ve: &Ve<'_>, options: StopOptions) -> Result<(), Error> {
 }
 
 fn restart(ve: &Ve<'_>, stop: StopOptions, start: StartOptions) -> Result<(), Error> {
+    start::check_restart(ve, start_options(start))?;
     ve.say(0, "Restarting container");
     stop::stop(ve, stop_options(stop))?;
     start::start(ve, start_options(start))
@@ -87,9 +88,21 @@ fn status(ve: &Ve<'_>, json: bool, report: &Rc<Report>) {
     report.output(&text);
 }
 
-fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<u8, Error> {
-    // Whatever the shell returned, the session went well.
-    exec::enter(ve, typed).map(|_| 0)
+fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>, report: &Rc<Report>) -> Result<u8, Error> {
+    match exec::enter(ve, typed) {
+        // Whatever the shell returned, the session went well.
+        Ok(Ended::Exited(_)) => Ok(0),
+        Ok(Ended::Killed(signal)) => {
+            report.line(-1, &format!("got signal {signal}"));
+            Ok(0)
+        }
+        Err(error) => {
+            if error.exit() != Exit::VeNotRunning {
+                report.line(-1, &format!("enter into CT {} failed", ve.ctid));
+            }
+            Err(error)
+        }
+    }
 }
 
 /// The command's own code; a signal prints its number and is 3, as in OpenVZ.
@@ -129,6 +142,9 @@ pub(super) fn dry_run(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
     let plan = match verb {
         Verb::Start(options) => start::plan_text(ve, start_options(*options))?,
         Verb::Create(options) => create::plan_text(ve, &create_options(options)?)?,
+        Verb::Set(options) => {
+            set::plan_text(ve, &Changes::from_options(params::Verb::Set, &set_words(options))?)?
+        }
         Verb::Status { json } => {
             status(ve, *json, report);
             return Ok(0);

@@ -34,13 +34,7 @@ impl Failure {
 
     /// With an error and its causes.
     pub fn of(exit: Exit, error: &dyn Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        Self { exit, text }
+        Self { exit, text: ve::describe(error) }
     }
 }
 

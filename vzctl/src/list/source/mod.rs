@@ -212,7 +212,7 @@ impl View<'_> {
                     config
                 }
                 Err(error) => {
-                    self.warn(&[chain(&error)]);
+                    self.warn(&[ve::describe(&error)]);
                     global.with_file(ctid, None)
                 }
             }
@@ -234,10 +234,4 @@ fn is_odd(path: &Path) -> bool {
 /// Whether this is the running host's own tree: kernel state belongs to that one only.
 fn is_host(paths: &Paths) -> bool {
     paths.run_root() == Paths::host().run_root()
-}
-
-/// An error with all its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
