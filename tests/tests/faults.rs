@@ -1,7 +1,11 @@
 //! `kill -9` of vzctl at every named point: the next verb, whichever it is, mends what was left.
 #![allow(clippy::unwrap_used)]
 
-use vztests::{Node, Ve, World, fault_points, on_node};
+use std::time::Duration;
+
+use vztests::{Node, Ve, World, fault_points, on_node, run, until};
+
+const SOON: Duration = Duration::from_secs(20);
 
 const CREATE: [&str; 4] = ["--ostemplate", "tiny", "--name", "faulty"];
 const NEXT: [&str; 4] = ["create", "start", "stop", "destroy"];
@@ -48,6 +52,8 @@ fn crash_everywhere(node: &Node, verb: &str, points: &[String], prepare: impl Fn
     ve.ok("create", &CREATE);
     ve.start();
     ve.destroy();
+    // The kernel takes a namespace's devices away in its own time.
+    until("its device is gone", SOON, || run("ip", &["link", "show", &ve.venet()]).code != 0);
     let before = World::take(node);
     for point in points {
         for after in NEXT {
