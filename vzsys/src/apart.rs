@@ -1,5 +1,9 @@
 //! Mounts that are attached for a moment, where nobody sees them.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::UnshareFlags;
 
@@ -10,6 +14,8 @@ use crate::mount::Detached;
 /// Older kernels take the layers of an overlay only from mounts that are attached in the mount namespace of
 /// whoever makes it.
 const DETACHED_LAYERS: (u32, u32) = (6, 15);
+/// Far more than the kernel takes to forget a thread.
+const GONE: Duration = Duration::from_secs(5);
 
 /// Does work that needs these mounts attached, on kernels where it does. They are then, in a mount namespace
 /// that lasts as long as the work: nothing of it can be left behind.
@@ -22,7 +28,9 @@ pub fn with_layers<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<
 
 /// A thread may have a mount namespace of its own, and shares its descriptors with the others.
 fn attached<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let id = AtomicI32::new(0);
     let inside = || {
+        id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
         unshare(UnshareFlags::NEWNS)?;
         // The copy would pass on to the host what is mounted in it.
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -33,10 +41,22 @@ fn attached<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<T> + Se
         work()
     };
     let failed = |error: std::io::Error| SysError::from_io("clone", "a thread", &error);
-    std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, inside).map_err(failed)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    });
+    wait_until_gone(id.load(Ordering::Relaxed));
+    done
+}
+
+/// A thread that was joined is one of the process for a moment yet, and a process with threads may not be
+/// copied.
+fn wait_until_gone(thread: i32) {
+    let entry = PathBuf::from(format!("/proc/self/task/{thread}"));
+    let until = Instant::now() + GONE;
+    while thread != 0 && entry.exists() && Instant::now() < until {
+        std::thread::yield_now();
+    }
 }
 
 /// By its version, because trying leaves an error in the kernel's log.
@@ -69,7 +89,13 @@ mod tests {
         let mounts = || std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let before = mounts();
         let layer = Detached::new("tmpfs", "a-layer-apart", &[], QUIET).unwrap();
-        let inside = attached(&[&layer], || Ok(mounts())).unwrap();
+        let thread = AtomicI32::new(0);
+        let inside = attached(&[&layer], || {
+            thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+            Ok(mounts())
+        })
+        .unwrap();
+        assert!(!PathBuf::from(format!("/proc/self/task/{}", thread.into_inner())).exists());
         assert!(inside.contains("a-layer-apart"), "{inside}");
         assert_eq!(mounts(), before);
     }
