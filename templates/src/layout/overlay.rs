@@ -113,12 +113,7 @@ pub(super) fn mount(
 /// The layers are named through descriptors: nobody sees where their mapped copies are attached. Mounted
 /// with the VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
 /// the host's root has no id in a mapped layer.
-fn combine(
-    lower: &Detached,
-    own: &Detached,
-    ids: Option<IdRange>,
-    sync: Sync,
-) -> Result<Detached, SysError> {
+fn combine(lower: &Detached, own: &Detached, ids: Option<IdRange>, sync: Sync) -> Result<Detached, SysError> {
     let path = own.proc_path();
     let mut options = vec![
         Opt::value("lowerdir", lower.proc_path()),
