@@ -11,6 +11,7 @@ use world::{Host, Ve, assert_same, eventually, ip, pings, record};
 #[test]
 fn host_and_ves_talk_over_ipv4_and_ipv6() {
     let host = Host::new();
+    host.forwards_ipv6_as_the_kernel_needs_it();
     let network = host.network();
     let a = host.start(101, &["10.0.0.1", "2001:db8::1"]);
     let b = host.start(102, &["10.0.0.2", "10.0.0.3", "2001:db8::2"]);
@@ -68,6 +69,7 @@ fn the_network_around_reaches_a_ve_once_the_host_forwards() {
 #[test]
 fn a_ve_can_send_only_from_its_own_addresses() {
     let host = Host::new();
+    host.forwards_ipv6_as_the_kernel_needs_it();
     ip("addr add 203.0.113.1/32 dev lo");
     ip("-6 addr add 2001:db8:9::1/128 dev lo");
     let a = host.start(101, &["10.0.0.1", "2001:db8::1"]);

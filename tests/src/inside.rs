@@ -181,6 +181,10 @@ fn configure() {
 /// forwards, as `make install` has it.
 fn network() {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+    // Since 6.17 each device has a switch of its own for IPv6, and the product sets it.
+    if !Path::new("/proc/sys/net/ipv6/conf/all/force_forwarding").exists() {
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+    }
     run("ip", &["link", "set", "lo", "up"]).ok();
     run("ip", &["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
     run("ip", &["-6", "address", "add", "fd99::1/128", "nodad", "dev", "lo"]).ok();

@@ -172,17 +172,13 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
     fault::point("start.cloned");
-    // A process that is gone could not be furnished: the monitor knows why.
-    let why = |error: Error| monitor.furnished().map_or_else(launch_failed, |()| error);
-    let init = ProcRef::of(pid)
-        .doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))
-        .map_err(why)?;
-    let netns = process::namespace(pid, "net")
-        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))
-        .map_err(why)?;
-    made.net = Some(net::attach(ve, netns.as_fd())?);
-    fault::point("start.network");
-    guest::configure(ve, ids, &found)?;
+    let (init, net) = match furnish(ve, pid, ids, &found) {
+        Ok(furnished) => furnished,
+        // An init that failed meanwhile has gone, and that is what we met; it says itself why.
+        Err(ours) if gone(pid) => return Err(monitor.furnished().err().map_or(ours, launch_failed)),
+        Err(ours) => return Err(ours),
+    };
+    made.net = Some(net);
     monitor.furnished().map_err(launch_failed)?;
     fault::point("start.furnished");
     run_start_script(ve, &init, &made, &plan.confinement, ids.is_some())?;
@@ -206,6 +202,27 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     fault::point("start.released");
     made.keep();
     Ok(state)
+}
+
+/// What the host does for an init that prepares itself at the same time.
+fn furnish(
+    ve: &Ve<'_>,
+    pid: i32,
+    ids: Option<IdRange>,
+    found: &guest::Found,
+) -> Result<(ProcRef, netns::NetGuard)> {
+    let init = ProcRef::of(pid).doing(Exit::EnvCreate, || format!("cannot start container {}", ve.ctid))?;
+    let netns = process::namespace(pid, "net")
+        .doing(Exit::EnvCreate, || format!("cannot open the network of container {}", ve.ctid))?;
+    let net = net::attach(ve, netns.as_fd())?;
+    fault::point("start.network");
+    guest::configure(ve, ids, found)?;
+    Ok((init, net))
+}
+
+/// A process that has ended has no namespaces any more, even if it was not waited for.
+fn gone(pid: i32) -> bool {
+    process::namespace(pid, "net").is_err()
 }
 
 impl Made {

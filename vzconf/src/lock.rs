@@ -247,13 +247,14 @@ fn parse(content: &[u8]) -> Option<(u32, Option<u64>)> {
     Some((pid, started))
 }
 
-/// The process, unless it is dead (a zombie is) or another one under the same pid.
+/// The process, unless it is dead (a zombie is, and what has no memory any more) or another one under the same pid.
 fn living(pid: u32, started: Option<u64>) -> Option<Holder> {
     let (ticks, state) = start_time(pid)?;
     if matches!(state, 'Z' | 'X') || started.is_some_and(|wanted| wanted != ticks) {
         return None;
     }
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // A process that is ending loses its memory before its state tells.
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|raw| !raw.is_empty())?;
     let cmdline = String::from_utf8_lossy(&raw)
         .chars()
         .map(|c| if c == '\0' || c.is_control() { ' ' } else { c })

@@ -267,17 +267,13 @@ mod tests {
         low.idmap(userns.as_fd()).unwrap();
         let upm = Detached::copy_of(&up, false).unwrap();
         upm.idmap(userns.as_fd()).unwrap();
-        let overlay = as_ve_root(Some(range), || {
-            Detached::new(
-                "overlay",
-                "ve",
-                &[
-                    Opt::value("lowerdir", low.proc_path()),
-                    Opt::value("upperdir", format!("{}/upper", upm.proc_path())),
-                    Opt::value("workdir", format!("{}/work", upm.proc_path())),
-                ],
-                MountAttrFlags::empty(),
-            )
+        let options = [
+            Opt::value("lowerdir", low.proc_path()),
+            Opt::value("upperdir", format!("{}/upper", upm.proc_path())),
+            Opt::value("workdir", format!("{}/work", upm.proc_path())),
+        ];
+        let overlay = crate::apart::with_layers(&[&low, &upm], || {
+            as_ve_root(Some(range), || Detached::new("overlay", "ve", &options, MountAttrFlags::empty()))
         })
         .unwrap();
         overlay.attach(&root).unwrap();

@@ -30,6 +30,13 @@ impl Host {
         Self { paths: Paths::under(dir.path()), _dir: dir }
     }
 
+    /// VEs talk to one another over IPv6: before 6.17 devices have no switch of their own for that.
+    pub fn forwards_ipv6_as_the_kernel_needs_it(&self) {
+        if !std::path::Path::new("/proc/sys/net/ipv6/conf/all/force_forwarding").exists() {
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        }
+    }
+
     /// A network with one machine in it: `eth0` here, `peer0` in the machine's namespace.
     pub fn network(&self) -> Ve {
         let machine = Ve::new(0);
@@ -85,7 +92,7 @@ impl Host {
             );
         }
         text += &output(Command::new("find").arg(self.paths.state_dir()));
-        // Counters, clocks and kernel-picked numbers are no state.
+        // Counters, clocks and kernel-picked numbers are no state; whether a link is down is told late.
         text.lines()
             .filter(|l| {
                 !l.contains("stable_secret")
@@ -93,7 +100,7 @@ impl Host {
                     && !l.contains("route/gc_")
                     && !l.contains("dev/")
             })
-            .map(|l| l.split(" expires ").next().unwrap_or(l).to_string() + "\n")
+            .map(|l| l.split(" expires ").next().unwrap_or(l).replace(" linkdown", "") + "\n")
             .collect()
     }
 }

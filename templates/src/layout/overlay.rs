@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 use vzconf::Exit;
+use vzsys::apart::with_layers;
 use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError};
@@ -141,20 +142,22 @@ pub(super) fn mount(
     combine(&lower, &own, ids, sync).map_err(LayoutError::mount(private))
 }
 
-/// The layers are named through descriptors: their mapped copies are attached nowhere. Mounted with the
-/// VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
+/// The layers are named through descriptors: nobody sees where their mapped copies are attached. Mounted
+/// with the VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
 /// the host's root has no id in a mapped layer.
 fn combine(lower: &Detached, own: &Detached, ids: Option<IdRange>, sync: Sync) -> Result<Detached, SysError> {
-    let own = own.proc_path();
+    let path = own.proc_path();
     let mut options = vec![
         Opt::value("lowerdir", lower.proc_path()),
-        Opt::value("upperdir", format!("{own}/upper")),
-        Opt::value("workdir", format!("{own}/work")),
+        Opt::value("upperdir", format!("{path}/upper")),
+        Opt::value("workdir", format!("{path}/work")),
     ];
     if sync == Sync::Left {
         options.push(Opt::flag("volatile"));
     }
-    idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
+    with_layers(&[lower, own], || {
+        idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
+    })
 }
 
 /// Whether an overlay's upper directory may lie below `parent`. `memory` holds the device numbers and types

@@ -1,0 +1,58 @@
+"""Which tests run in a machine, by groups: the rows of the table."""
+
+import dataclasses
+import subprocess
+
+# Rooms whose unit tests ask the kernel. The others are the same everywhere.
+KERNEL_ROOMS = ["vzsys", "beancounters", "netns", "templates", "ve", "vzd"]
+# What is tried again on other file systems: layouts, layers, ids.
+ON_DISKS = ["lifecycle::every_layout", "lifecycle::a_ve_lives", "lifecycle::destroy", "lifecycle::mount_and", "disk::"]
+DEADLINE = 400
+BOOT_DEADLINE = 1200
+
+
+@dataclasses.dataclass
+class Test:
+    """One test of one program, on one of the machine's disks."""
+
+    group: str
+    program: str
+    name: str
+    ignored: bool = False
+    disk: str = "ext4"
+
+    @property
+    def title(self):
+        """As a person names it."""
+        return f"{self.group}: {self.name}"
+
+    @property
+    def deadline(self):
+        """Seconds."""
+        return BOOT_DEADLINE if "boot::" in self.name else DEADLINE
+
+
+def collect(programs):
+    """All tests, in the order in which they are to run: what says most about a kernel first."""
+    containers, units = [], []
+    for (package, name), path in sorted(programs.items()):
+        if package == "vztests" and name not in ("vztests", "vmagent"):
+            containers += [Test(name, path, *test) for test in _tests(path)]
+        elif package in KERNEL_ROOMS and not name.startswith(("speed", "vzmon")):
+            units += [Test(f"unit tests of {package}", path, *test) for test in _tests(path)]
+    disks = [dataclasses.replace(test, group=f"layouts on {disk}", disk=disk)
+             for disk in ("xfs", "btrfs") for test in containers
+             if f"{test.group}::{test.name}".startswith(tuple(ON_DISKS))]
+    boots = [test for test in containers if "boot::" in test.name]
+    return units + [test for test in containers if "boot::" not in test.name] + disks + boots
+
+
+def _tests(path):
+    """Names, and whether they are ignored."""
+
+    def listed(*more):
+        done = subprocess.run([path, "--list", "--format", "terse", *more], stdout=subprocess.PIPE, check=True, text=True)
+        return [line[:-len(": test")] for line in done.stdout.splitlines() if line.endswith(": test")]
+
+    ignored = set(listed("--ignored"))
+    return [(name, name in ignored) for name in listed()]

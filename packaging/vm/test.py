@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Runs tests in virtual machines with Debian's kernels. `packaging/vm/test.py --help`.
+
+Exit status: 0 all that ran passed; 1 something failed, or a machine hung; 3 an archive that is needed to build the
+machines cannot be reached.
+"""
+
+import argparse
+import glob
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import groups
+import machine
+import payload
+import report
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+KERNELS = ["6.1", "6.12"]
+BOOT = 180
+# Tests at work at once in a machine, which has two processors.
+WORKERS = 3
+
+
+class Unreachable(Exception):
+    """An archive."""
+
+
+def main():
+    wish = arguments()
+    os.chdir(CHECKOUT)
+    for program in (machine.QEMU, "mke2fs", "strip"):
+        if not shutil.which(program):
+            sys.exit(f"error: {program} is missing; packaging/setup vm installs what the machines need")
+    os.makedirs(wish.cache, exist_ok=True)
+    results = report.Report()
+    try:
+        ran = [kernel for kernel in wish.kernels if image(wish, kernel)]
+    except Unreachable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(3)
+    with tempfile.TemporaryDirectory(prefix="payload.", dir=wish.cache) as work:
+        tests = wanted(groups.collect(payload.tests()), wish)
+        disk = os.path.join(work, "payload.img")
+        payload.build(disk, CHECKOUT, wish.programs, {test.program for test in tests}, templates(wish))
+        if wish.shell:
+            sys.exit(shell(wish, disk))
+        until = time.monotonic() + wish.budget
+        for kernel in ran:
+            results.kernels.append(kernel)
+            one_kernel(wish, kernel, disk, tests, results, until)
+    finish(wish, results)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description="Tests in virtual machines with Debian's kernels.")
+    parser.add_argument("--kernel", dest="kernels", action="append", choices=KERNELS, help="6.1, 6.12; default both")
+    parser.add_argument("--cache", default=os.path.join(CHECKOUT, "target/vm"), help="where images are kept")
+    parser.add_argument("--programs", default=os.path.join(CHECKOUT, "target/x86_64-unknown-linux-gnu/release"))
+    parser.add_argument("--templates", default=os.path.join(CHECKOUT, "target/vztests/templates"))
+    parser.add_argument("--budget", type=int, default=3600, help="seconds for all machines; what is left is not run")
+    parser.add_argument("--skipped", help="file that gets a line for what was skipped")
+    parser.add_argument("--shell", action="store_true", help="a console instead of tests; root has no password")
+    parser.add_argument("--list", action="store_true", help="only name the tests")
+    parser.add_argument("filter", nargs="*", help="only tests whose `group: name` has one of these in it")
+    wish = parser.parse_args()
+    wish.kernels = wish.kernels or KERNELS
+    return wish
+
+
+def wanted(tests, wish):
+    tests = [test for test in tests if not wish.filter or any(word in test.title for word in wish.filter)]
+    if wish.list:
+        print("\n".join(test.title for test in tests))
+        sys.exit(0)
+    if not tests:
+        sys.exit(f"error: no test has any of {wish.filter} in its name")
+    return tests
+
+
+def image(wish, kernel):
+    """Whether the machine's parts are there. Without the newer kernel the rest is still worth running."""
+    done = subprocess.run(["packaging/vm/build", wish.cache, kernel], check=False)
+    if done.returncode == 3 and kernel != KERNELS[0]:
+        skip_line(wish, f"virtual machine with kernel {kernel}: its archive cannot be reached")
+        return False
+    if done.returncode == 3:
+        raise Unreachable(f"the machine with kernel {kernel} cannot be built")
+    if done.returncode != 0:
+        sys.exit(1)
+    return True
+
+
+def parts(wish, kernel):
+    [root], [of_kernel] = glob.glob(f"{wish.cache}/root-*"), glob.glob(f"{wish.cache}/kernel-{kernel}-*")
+    return wish.cache, root, of_kernel
+
+
+def templates(wish):
+    return [path for path in glob.glob(f"{wish.templates}/debian-12-x86_64-minimal/*")
+            if re.search(r"\.(tar\.\w+|json)$", path)]
+
+
+def shell(wish, disk):
+    with machine.Machine(*parts(wish, wish.kernels[0]), disk, shell=True) as vm:
+        return vm.wait()
+
+
+def one_kernel(wish, kernel, disk, tests, results, until):
+    """Boots one kernel and runs everything in it."""
+    started = time.monotonic()
+    todo = queue.Queue()
+    for test in tests:
+        if test.ignored:
+            results.add(kernel, test, report.SKIP, "known failure")
+        else:
+            todo.put(test)
+    console = os.path.join(wish.cache, f"console-{kernel}")
+    try:
+        with machine.Machine(*parts(wish, kernel), disk, console=console) as vm:
+            vm.boot(BOOT)
+            results.note(kernel, f"{vm.release}, {vm.accelerator}, up after {time.monotonic() - started:.0f} s")
+            workers = [threading.Thread(target=work, args=(vm, kernel, todo, results, until)) for _ in range(WORKERS)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            if vm.dead.is_set():
+                raise machine.Hung(f"the machine went down\n{vm.last_words()}")
+    except machine.Hung as hung:
+        whole = groups.Test("machine", "", "boots, and answers to the end")
+        results.add(kernel, whole, report.FAIL, f"see {console}", time.monotonic() - started, str(hung))
+    while not todo.empty():
+        results.add(kernel, todo.get(), report.NOT_RUN, "the machine hung or the time was used up")
+
+
+def work(vm, kernel, todo, results, until):
+    """Takes tests until there are none, or no time."""
+    while time.monotonic() < until and not vm.dead.is_set():
+        try:
+            test = todo.get_nowait()
+        except queue.Empty:
+            return
+        started = time.monotonic()
+        try:
+            code, output = vm.run(command(test), environment(test), test.deadline, cwd=os.path.join(CHECKOUT, "tests"))
+        except machine.Hung as hung:
+            code, output = None, str(hung)
+        outcome, why = verdict(code, output)
+        results.add(kernel, test, outcome, why, time.monotonic() - started, output)
+
+
+def command(test):
+    program = "/payload/tests/" + os.path.basename(test.program)
+    return [program, test.name, "--exact", "--nocapture", "--test-threads=1"]
+
+
+def environment(test):
+    return {"VZ_BIN_DIR": "/payload/bin", "VZTESTS_DIR": f"/mnt/{test.disk}/tests", "VZTESTS_PATIENCE": "8",
+            "HOME": "/root", "TMPDIR": "/tmp", "RUST_BACKTRACE": "0"}
+
+
+def verdict(code, output):
+    """Passed is only what says that it ran and passed."""
+    if code is None:
+        return report.FAIL, "still at work at its deadline"
+    if code != 0:
+        return report.FAIL, f"exit {code}"
+    skipped = re.search(r"^SKIP: (.*)$", output, re.MULTILINE)
+    if skipped:
+        return report.SKIP, skipped.group(1)
+    if not re.search(r"^test result: ok\. 1 passed;", output, re.MULTILINE):
+        return report.FAIL, "the program ran no test"
+    return report.PASS, ""
+
+
+def skip_line(wish, text):
+    print(f"    skipped: {text}")
+    if wish.skipped:
+        with open(wish.skipped, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def finish(wish, results):
+    print("==> Tests in virtual machines")
+    print(results.table())
+    for line in results.skipped():
+        skip_line(wish, line)
+    sys.exit(1 if results.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
