@@ -160,7 +160,10 @@ class Ours(Contender):
         return self.verb("exec", self.number(kind), "true")[1]
 
     def stop(self, kind):
-        return self.verb("stop", self.number(kind), "--fast")[1]
+        return self.stop_number(self.number(kind))
+
+    def stop_number(self, number):
+        return self.verb("stop", number, "--fast")[1]
 
     def destroy(self, number):
         return self.verb("destroy", number)[1]

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,7 +74,8 @@ impl Channel {
     /// # Errors
     /// The errno of recvmsg(2); `EBADMSG` for what is no message of this type.
     pub fn receive<M: DeserializeOwned>(&self) -> Result<Option<(M, Option<OwnedFd>)>> {
-        let mut buffer = vec![0_u8; MAX];
+        let Some(length) = self.next_length()? else { return Ok(None) };
+        let mut buffer = vec![0_u8; length];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let got = loop {
@@ -82,13 +83,9 @@ impl Channel {
             {
                 Ok(got) => break got,
                 Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(None),
                 Err(errno) => return Err(SysError::new("recvmsg", "", errno)),
             }
         };
-        if got.bytes == 0 {
-            return Ok(None);
-        }
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
@@ -96,6 +93,22 @@ impl Channel {
         let message = serde_json::from_slice(&buffer[..got.bytes])
             .map_err(|_| SysError::new("recvmsg", "decoding", Errno::BADMSG))?;
         Ok(Some((message, fd)))
+    }
+
+    /// How long the message is that comes next; `None` when the other end is closed. Asked first, because a
+    /// buffer for the longest message would stay in a monitor's memory for as long as its VE runs.
+    fn next_length(&self) -> Result<Option<usize>> {
+        loop {
+            match recv(&self.0, &mut [0_u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
+                Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(None),
+                Ok((_, length)) if length > MAX => {
+                    return Err(SysError::new("recv", format!("{length} bytes"), Errno::BADMSG));
+                }
+                Ok((_, length)) => return Ok(Some(length)),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(SysError::new("recv", "", errno)),
+            }
+        }
     }
 
     /// Whether a message or the end of the channel comes before the time is over.
@@ -149,5 +162,16 @@ mod tests {
         drop(r);
         drop(a);
         assert!(b.receive::<(String, i32)>().unwrap().is_none());
+    }
+
+    #[test]
+    fn messages_of_all_lengths_arrive_whole_and_in_order() {
+        let (a, b) = Channel::pair().unwrap();
+        for length in [0, 1, 5000, 100_000] {
+            a.send(&"x".repeat(length), None).unwrap();
+            a.send(&length, None).unwrap();
+            assert_eq!(b.receive::<String>().unwrap().unwrap().0.len(), length);
+            assert_eq!(b.receive::<usize>().unwrap().unwrap().0, length);
+        }
     }
 }
