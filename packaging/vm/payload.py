@@ -34,7 +34,6 @@ def build(image, checkout, programs, binaries, templates, modules):
         file.write(checkout)
     for name in FILES + [f"{room}/{part}" for room in ROOMS for part in ("src", "tests", "Cargo.toml")]:
         _copy(os.path.join(checkout, name), os.path.join(top, name))
-    # Where nodes and caches may be made; the disk itself is read-only.
     for name in ("bin", "tests", "templates"):
         os.makedirs(os.path.join(tree, name))
     for name in ("vzctl", "vzlist", "vztmpl", "vzmon"):

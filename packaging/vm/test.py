@@ -226,4 +226,7 @@ def finish(wish, results):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: {os.path.basename(error.cmd[0])} failed ({error.returncode}); see above")
