@@ -238,11 +238,13 @@ const FEATURES: [Feature; 33] = [
         "–",
         "i386 guests",
         "i386 guests do not start",
-        Ask::Symbol("do_int80_syscall_32"),
+        Ask::Symbol("do_fast_syscall_32"),
     ),
 ];
 
 fn main() {
+    // Files of a controller are there only where it is on.
+    let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
     let dir = std::env::args().nth(1).expect("usage: vmprobe DIRECTORY");
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     let names: std::collections::HashSet<&str> =
@@ -275,8 +277,9 @@ fn fib(_: &Path) -> bool {
 }
 
 fn locked_port(_: &Path) -> bool {
-    sh("unshare --net sh -ec 'ip link add b type bridge; ip link add p type veth peer name q; \
-        ip link set p master b; ip link set p type bridge_slave locked on; bridge -d link show dev p | grep \"locked on\"'")
+    sh("unshare --net sh -ec 'ip link add bridge0 type bridge; ip link add port0 type veth peer name port1; \
+        ip link set dev port0 master bridge0; bridge link set dev port0 locked on; \
+        bridge -d link show dev port0 | grep -w \"locked on\"'")
 }
 
 /// A file that a cgroup, other than the root, has.
