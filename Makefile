@@ -8,10 +8,10 @@ DESTDIR ?=
 export PREFIX DESTDIR
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build install uninstall demo test lint bench clean
+.PHONY: help setup build install uninstall demo test test-vm vm-shell kernel-features lint bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 23
 
 build: ## the programs, optimised (the default)
 	@packaging/build
@@ -30,6 +30,15 @@ demo: ## everything, up to a running container
 
 test: ## everything that can be checked, on this host
 	@packaging/test
+
+test-vm: ## on Debian's kernels, in virtual machines; KERNEL=6.1, TESTS="lifecycle network"
+	@packaging/test-vm $(if $(KERNEL),--kernel $(KERNEL)) $(TESTS)
+
+vm-shell: ## a console of such a machine; KERNEL=6.1
+	@packaging/test-vm --shell $(if $(KERNEL),--kernel $(KERNEL))
+
+kernel-features: ## docs/kernel-features.md anew, from what Debian's kernels have
+	@packaging/test-vm --probe
 
 lint: ## format, clippy, cargo-deny, shellcheck, manual pages
 	@packaging/lint

@@ -7,6 +7,12 @@ import subprocess
 KERNEL_ROOMS = ["vzsys", "beancounters", "netns", "templates", "ve", "vzd"]
 # What is tried again on other file systems: layouts, layers, ids.
 ON_DISKS = ["lifecycle::every_layout", "lifecycle::a_ve_lives", "lifecycle::destroy", "lifecycle::mount_and", "disk::"]
+# What every kernel is asked in a short run; the first one is asked all.
+ESSENTIAL = ("unit tests of vzsys", "unit tests of netns", "unit tests of beancounters", "unified", "module", "machines",
+             "layouts on xfs", "distributions", "confinement", "lifecycle: every_layout", "lifecycle: a_ve_lives",
+             "settings: limits", "network: ves_reach", "crowd: heavy::twenty")
+# Of the distributions, those whose templates the machine is given.
+BOOTS = ["boot::debian_12"]
 DEADLINE = 400
 BOOT_DEADLINE = 1200
 
@@ -27,6 +33,11 @@ class Test:
         return f"{self.group}: {self.name}"
 
     @property
+    def essential(self):
+        """Whether it is part of a short run."""
+        return self.title.startswith(ESSENTIAL)
+
+    @property
     def deadline(self):
         """Seconds."""
         return BOOT_DEADLINE if "boot::" in self.name else DEADLINE
@@ -43,7 +54,7 @@ def collect(programs):
     disks = [dataclasses.replace(test, group=f"layouts on {disk}", disk=disk)
              for disk in ("xfs", "btrfs") for test in containers
              if f"{test.group}::{test.name}".startswith(tuple(ON_DISKS))]
-    boots = [test for test in containers if "boot::" in test.name]
+    boots = [test for test in containers if test.name in BOOTS]
     return units + [test for test in containers if "boot::" not in test.name] + disks + boots
 
 

@@ -1,5 +1,6 @@
 """One virtual machine: its qemu, its disks, and the agent in it."""
 
+import glob
 import json
 import os
 import queue
@@ -27,6 +28,8 @@ def accelerator(kernel, cache):
     if os.path.exists(name):
         with open(name, encoding="ascii") as file:
             return file.read().strip()
+    for old in glob.glob(os.path.join(cache, f"accelerator-{os.path.basename(kernel)}-*")):
+        os.unlink(old)
     answer = "kvm" if os.access("/dev/kvm", os.W_OK) and _kvm_runs(kernel) else "tcg"
     with open(name + ".new", "w", encoding="ascii") as file:
         file.write(answer)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 # Read by tests; the sources for the names of fault points.
-FILES = ["Cargo.toml", "packaging/conf", "packaging/etc", "packaging/dkms"]
+FILES = ["Cargo.toml", "packaging/conf", "packaging/etc"]
 ROOMS = ["ve", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
 
 
@@ -24,7 +24,7 @@ def tests():
     return found
 
 
-def build(image, checkout, programs, binaries, templates):
+def build(image, checkout, programs, binaries, templates, modules):
     """Writes the disk."""
     tree = image + ".tree"
     shutil.rmtree(tree, ignore_errors=True)
@@ -34,18 +34,19 @@ def build(image, checkout, programs, binaries, templates):
         file.write(checkout)
     for name in FILES + [f"{room}/{part}" for room in ROOMS for part in ("src", "tests", "Cargo.toml")]:
         _copy(os.path.join(checkout, name), os.path.join(top, name))
-    # Where nodes and caches may be made; the disk itself is read-only.
     for name in ("bin", "tests", "templates"):
         os.makedirs(os.path.join(tree, name))
     for name in ("vzctl", "vzlist", "vztmpl", "vzmon"):
         shutil.copy2(os.path.join(programs, name), os.path.join(tree, "bin", name))
     shutil.copy2(os.path.join(programs, "vmagent"), os.path.join(tree, "agent"))
+    shutil.copy2(os.path.join(programs, "vmprobe"), os.path.join(tree, "probe"))
     for path in binaries:
         at = os.path.join(tree, "tests", os.path.basename(path))
         # Symbols make up most of it.
         subprocess.run(["strip", "--strip-debug", "-o", at, path], check=True)
     for path in templates:
         shutil.copy2(path, os.path.join(tree, "templates"))
+    _copy(modules, os.path.join(tree, "modules"))
     _disk(tree, image)
     shutil.rmtree(tree)
 

@@ -18,8 +18,10 @@ import threading
 import time
 
 import groups
+import link
 import machine
 import payload
+import probe
 import report
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -49,13 +51,30 @@ def main():
     with tempfile.TemporaryDirectory(prefix="payload.", dir=wish.cache) as work:
         tests = wanted(groups.collect(payload.tests()), wish)
         disk = os.path.join(work, "payload.img")
-        payload.build(disk, CHECKOUT, wish.programs, {test.program for test in tests}, templates(wish))
+        modules = os.path.join(work, "modules")
+        for kernel in ran:
+            build_module(parts(wish, kernel)[2], modules)
+        payload.build(disk, CHECKOUT, wish.programs, {test.program for test in tests}, templates(wish), modules)
         if wish.shell:
             sys.exit(shell(wish, disk))
+        if wish.probe:
+            found = {}
+            for kernel in ran:
+                with machine.Machine(*parts(wish, kernel), disk) as vm:
+                    vm.boot(BOOT)
+                    found[vm.release] = probe.ask(vm)
+            sys.exit(probe.write("docs/kernel-features.md", found))
         until = time.monotonic() + wish.budget
         for kernel in ran:
             results.kernels.append(kernel)
-            one_kernel(wish, kernel, disk, tests, results, until)
+            chosen = [test for test in tests if test.essential or not wish.short or kernel == KERNELS[0]]
+            one_kernel(wish, kernel, disk, chosen, results, until)
+            crossing = link.tests(wish.filter) if kernel == ran[0] else []
+            if crossing and time.monotonic() < until:
+                link.run(kernel, *parts(wish, kernel), disk, crossing, results)
+            else:
+                for test in crossing:
+                    results.add(kernel, test, report.NOT_RUN, "the time was used up")
     finish(wish, results)
 
 
@@ -65,9 +84,11 @@ def arguments():
     parser.add_argument("--cache", default=os.path.join(CHECKOUT, "target/vm"), help="where images are kept")
     parser.add_argument("--programs", default=os.path.join(CHECKOUT, "target/x86_64-unknown-linux-gnu/release"))
     parser.add_argument("--templates", default=os.path.join(CHECKOUT, "target/vztests/templates"))
+    parser.add_argument("--short", action="store_true", help="all on the first kernel, what is essential on the others")
     parser.add_argument("--budget", type=int, default=3600, help="seconds for all machines; what is left is not run")
     parser.add_argument("--skipped", help="file that gets a line for what was skipped")
     parser.add_argument("--shell", action="store_true", help="a console instead of tests; root has no password")
+    parser.add_argument("--probe", action="store_true", help="write what each kernel has into docs/kernel-features.md")
     parser.add_argument("--list", action="store_true", help="only name the tests")
     parser.add_argument("filter", nargs="*", help="only tests whose `group: name` has one of these in it")
     wish = parser.parse_args()
@@ -78,9 +99,9 @@ def arguments():
 def wanted(tests, wish):
     tests = [test for test in tests if not wish.filter or any(word in test.title for word in wish.filter)]
     if wish.list:
-        print("\n".join(test.title for test in tests))
+        print("\n".join(test.title for test in tests + link.tests(wish.filter)))
         sys.exit(0)
-    if not tests:
+    if not tests and not link.tests(wish.filter):
         sys.exit(f"error: no test has any of {wish.filter} in its name")
     return tests
 
@@ -113,8 +134,16 @@ def shell(wish, disk):
         return vm.wait()
 
 
+def build_module(kernel, modules):
+    with open(os.path.join(kernel, "version"), encoding="ascii") as file:
+        version = file.read().strip()
+    subprocess.run(["packaging/vm/module", kernel, os.path.join(modules, version)], check=True)
+
+
 def one_kernel(wish, kernel, disk, tests, results, until):
     """Boots one kernel and runs everything in it."""
+    if not tests:
+        return
     started = time.monotonic()
     todo = queue.Queue()
     for test in tests:
@@ -163,8 +192,8 @@ def command(test):
 
 
 def environment(test):
-    return {"VZ_BIN_DIR": "/payload/bin", "VZTESTS_DIR": f"/mnt/{test.disk}/tests", "VZTESTS_PATIENCE": "8",
-            "HOME": "/root", "TMPDIR": "/tmp", "RUST_BACKTRACE": "0"}
+    return {"VZ_BIN_DIR": "/payload/bin", "VZTESTS_DIR": f"/mnt/{test.disk}/tests", "VZTESTS_MACHINE": "1",
+            "VZTESTS_MODULES": "/payload/modules", "HOME": "/root", "TMPDIR": "/tmp", "RUST_BACKTRACE": "0"}
 
 
 def verdict(code, output):
@@ -197,4 +226,7 @@ def finish(wish, results):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: {os.path.basename(error.cmd[0])} failed ({error.returncode}); see above")

@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
+    move_mount, open_tree, unmount,
 };
 
 use crate::node::Node;
@@ -93,6 +94,8 @@ fn make_root(node: &Node) {
     rustix::process::pivot_root(".", ".").unwrap();
     unmount(".", UnmountFlags::DETACH).unwrap();
     std::env::set_current_dir("/").unwrap();
+    // As systemd has it on every host.
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
 }
 
 /// One entry of the host's tree.
@@ -149,7 +152,7 @@ fn overlay(node: &Node, lower: &str, at: &Path) {
 }
 
 /// What `make install` puts into `/etc/vz`.
-fn configure() {
+pub(crate) fn configure() {
     let _ = fs::remove_dir_all("/etc/vz");
     let _ = fs::remove_dir_all("/var/lib/vzctl");
     for dir in [

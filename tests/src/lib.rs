@@ -17,6 +17,8 @@
 mod ctid;
 mod faults;
 mod inside;
+mod machine;
+mod need;
 mod node;
 mod outside;
 mod pty;
@@ -29,6 +31,8 @@ mod world;
 
 pub use faults::fault_points;
 pub use inside::{on_node, skip};
+pub use machine::on_machine;
+pub use need::{Need, lacks};
 pub use node::Node;
 pub use pty::Pty;
 pub use run::{Background, Run, alive, command, run};

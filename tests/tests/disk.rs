@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
-use vztests::{Node, on_node, run, skip};
+use vztests::{Node, on_node, run, skip, until};
 
 /// A file system of some megabytes at `/vz`, for the time of a value.
 struct SmallDisk;
@@ -180,6 +181,10 @@ fn vz_may_be_a_symbolic_link() {
             ve.ok("umount", &[]);
             ve.ok("destroy", &[]);
         }
+        // Deleted in the background, through the link.
+        until("nothing is left to delete", Duration::from_secs(60), || {
+            fs::read_dir("/vz/vztmp").unwrap().next().is_none()
+        });
         fs::remove_file("/vz").unwrap();
         fs::create_dir("/vz").unwrap();
         run("mount", &["--move", "/bigdisk", "/vz"]).ok();

@@ -26,8 +26,12 @@ pub fn with_layers<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<
     if kernel_is_at_least(DETACHED_LAYERS) { work() } else { attached(layers, work) }
 }
 
-/// A thread may have a mount namespace of its own, and shares its descriptors with the others.
-fn attached<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Does work while these mounts are attached, on any kernel. A thread may have a mount namespace of its own,
+/// and shares its descriptors with the others.
+///
+/// # Errors
+/// As [`with_layers`].
+pub fn attached<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let id = AtomicI32::new(0);
     let inside = || {
         id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);

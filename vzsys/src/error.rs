@@ -46,7 +46,9 @@ impl fmt::Display for SysError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = std::io::Error::from_raw_os_error(self.errno).to_string();
         let text = text.split(" (os error").next().unwrap_or_default();
-        write!(f, "{}({}): {}", self.call, self.args, text)
+        write!(f, "{}({}): {}", self.call, self.args, text)?;
+        // Every call that is made is in the oldest kernel that is supported.
+        if self.errno() == Errno::NOSYS { f.write_str(" (kernel 5.15 or newer is needed)") } else { Ok(()) }
     }
 }
 

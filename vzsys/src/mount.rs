@@ -92,6 +92,8 @@ impl Detached {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
         let fd = open_tree(dir, path, flags).call("open_tree", || format!("{}, CLONE", path.display()))?;
+        // systemd makes all mounts of a host shared: what is mounted in the copy would show in the original.
+        crate::raw::mount_private(fd.as_fd())?;
         Ok(Self(fd))
     }
 

@@ -172,6 +172,16 @@ pub fn mount_attrs(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
     mount_setattr(mount, false, &attr, "attributes")
 }
 
+/// Makes a tree that is attached nowhere nobody's peer: nothing that is mounted in it shows elsewhere, nor the
+/// other way round.
+///
+/// # Errors
+/// The errno of mount_setattr(2).
+pub fn mount_private(mount: BorrowedFd<'_>) -> Result<()> {
+    let attr = MountAttr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    mount_setattr(mount, true, &attr, "private")
+}
+
 /// setns(2) on a pidfd: joins several namespaces of a process at once (5.8), or on a namespace file.
 ///
 /// # Errors

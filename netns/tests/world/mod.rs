@@ -100,7 +100,8 @@ impl Host {
                     && !l.contains("route/gc_")
                     && !l.contains("dev/")
             })
-            .map(|l| l.split(" expires ").next().unwrap_or(l).replace(" linkdown", "") + "\n")
+            .map(|l| l.split(" expires ").next().unwrap_or(l).to_string() + "\n")
+            .map(|l| l.replace(" linkdown", "").replace("NO-CARRIER,", "").replace("state DOWN", "state UP"))
             .collect()
     }
 }
