@@ -164,6 +164,8 @@ fn vz_may_be_a_symbolic_link() {
     on_node(|node| {
         node.need_tiny();
         fs::create_dir("/bigdisk").unwrap();
+        // What is shared cannot be moved.
+        run("mount", &["--make-private", "/"]).ok();
         run("mount", &["--move", "/vz", "/bigdisk"]).ok();
         fs::remove_dir("/vz").unwrap();
         symlink("/bigdisk", "/vz").unwrap();

@@ -224,10 +224,12 @@ fn a_ve_that_stops_whatever_comes_in_holds_no_verb() {
             stuck(&exec.finish())
         });
         assert!(told, "vzctl exec does not tell that it cannot get in");
+        // A script may slip through; none may hold us.
         let stop = ve.begin("stop", &[], b"").finish_within(BOUND);
-        assert_ne!(stop.code, 0, "the stop script has not been run\n{stop}");
-        let fast = ve.begin("stop", &["--fast"], b"").finish_within(BOUND).ok();
-        assert!(fast.stderr.contains("WARNING"), "{fast}");
+        if stop.code != 0 {
+            let fast = ve.begin("stop", &["--fast"], b"").finish_within(BOUND).ok();
+            assert!(fast.stderr.contains("WARNING"), "{fast}");
+        }
         ve.is("exist unmounted down");
     });
 }
