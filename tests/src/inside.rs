@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
@@ -13,6 +14,7 @@ use rustix::mount::{
 use crate::node::Node;
 use crate::outside;
 use crate::run::run;
+use crate::wait::until;
 use crate::world::World;
 
 /// Reports that a test cannot run on this host.
@@ -191,4 +193,8 @@ fn network() {
     run("ip", &["link", "set", "lo", "up"]).ok();
     run("ip", &["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
     run("ip", &["-6", "address", "add", "fd99::1/128", "nodad", "dev", "lo"]).ok();
+    // The kernel makes its route a moment later.
+    until("the node's address has its route", Duration::from_secs(20), || {
+        run("ip", &["-6", "route", "show", "table", "local"]).out().contains("local fd99::1 ")
+    });
 }
