@@ -11,6 +11,8 @@ ON_DISKS = ["lifecycle::every_layout", "lifecycle::a_ve_lives", "lifecycle::dest
 ESSENTIAL = ("unit tests of vzsys", "unit tests of netns", "unit tests of beancounters", "unified", "module", "machines",
              "layouts on xfs", "distributions", "confinement", "lifecycle: every_layout", "lifecycle: a_ve_lives",
              "settings: limits", "network: ves_reach", "crowd: heavy::twenty")
+# Those that use the whole machine: what they mount shows in the nodes of others.
+ALONE = ("unified: the_systemd", "module: ")
 # Of the distributions, those whose templates the machine is given.
 BOOTS = ["boot::debian_12"]
 DEADLINE = 400
@@ -31,6 +33,11 @@ class Test:
     def title(self):
         """As a person names it."""
         return f"{self.group}: {self.name}"
+
+    @property
+    def alone(self):
+        """Whether nothing else may run meanwhile."""
+        return self.title.startswith(ALONE)
 
     @property
     def essential(self):

@@ -75,7 +75,9 @@ class Machine:
 
     def _line(self, root, kernel, payload, number, link, shell):
         self._agent = os.path.join(self.work, "agent")
-        words = f"console=ttyS0 root=/dev/vda panic=-1 mitigations=off quiet vm.number={number}"
+        words = f"console=ttyS0 root=/dev/vda panic=-1 mitigations=off quiet"
+        if link:
+            words += f" vm.number={number}"
         cpu = "host" if self.accelerator == "kvm" else "max"
         line = [QEMU, "-accel", self.accelerator, "-cpu", cpu, "-smp", "2", "-m", str(MEMORY), "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", *_boot(kernel, words),

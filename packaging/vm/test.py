@@ -145,17 +145,18 @@ def one_kernel(wish, kernel, disk, tests, results, until):
     if not tests:
         return
     started = time.monotonic()
-    todo = queue.Queue()
+    alone, todo = queue.Queue(), queue.Queue()
     for test in tests:
         if test.ignored:
             results.add(kernel, test, report.SKIP, "known failure")
         else:
-            todo.put(test)
+            (alone if test.alone else todo).put(test)
     console = os.path.join(wish.cache, f"console-{kernel}")
     try:
         with machine.Machine(*parts(wish, kernel), disk, console=console) as vm:
             vm.boot(BOOT)
             results.note(kernel, f"{vm.release}, {vm.accelerator}, up after {time.monotonic() - started:.0f} s")
+            work(vm, kernel, alone, results, until)
             workers = [threading.Thread(target=work, args=(vm, kernel, todo, results, until)) for _ in range(WORKERS)]
             for worker in workers:
                 worker.start()
@@ -166,8 +167,9 @@ def one_kernel(wish, kernel, disk, tests, results, until):
     except machine.Hung as hung:
         whole = groups.Test("machine", "", "boots, and answers to the end")
         results.add(kernel, whole, report.FAIL, f"see {console}", time.monotonic() - started, str(hung))
-    while not todo.empty():
-        results.add(kernel, todo.get(), report.NOT_RUN, "the machine hung or the time was used up")
+    for left in (alone, todo):
+        while not left.empty():
+            results.add(kernel, left.get(), report.NOT_RUN, "the machine hung or the time was used up")
 
 
 def work(vm, kernel, todo, results, until):
