@@ -6,3 +6,4 @@ pub mod build;
 pub mod cache;
 pub mod dist;
 pub mod layout;
+mod removal;

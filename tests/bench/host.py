@@ -67,23 +67,6 @@ def clear(work):
         shutil.rmtree(work / part, ignore_errors=True)
 
 
-def settle():
-    """Waits until what goes on in the background is over: it must not slow down what is measured next."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and any(at_work(stat) for stat in pathlib.Path("/proc").glob("[0-9]*/stat")):
-        time.sleep(0.05)
-    os.sync()
-
-
-def at_work(stat):
-    """Whether this is a `vzctl` that has not ended."""
-    try:
-        name, state = stat.read_text().split("(", 1)[1].rsplit(") ", 1)
-    except OSError:
-        return False
-    return name == "vzctl" and state[0] not in "ZX"
-
-
 def cgroups():
     """Our cgroups in every hierarchy, children first."""
     found = []

@@ -42,7 +42,6 @@ class Bench:
         """All tables, in order."""
         tables = []
         for name in self.options.only:
-            host.settle()
             trees.step(f"Measuring: {name}")
             tables += getattr(self, name)()
         return tables
@@ -115,8 +114,8 @@ class Bench:
                 begin = time.time_ns()
                 trees.unpack(archive, unpacked)
                 samples.setdefault("tar -x (GNU tar, zstd)", []).append(time.time_ns() - begin)
-                size = trees.size(unpacked) // 1_000_000
                 shutil.rmtree(unpacked)
+        size = trees.size(self.work / "trees/debian") // 1_000_000
         ratio = report.median(samples["vzctl create (debian)"]) / report.median(samples["vzctl create (tiny)"])
         title = f"create from the Debian template ({size} MB unpacked)"
         note = (f"Tiny and Debian alike: {ratio:.2f} times. The first VE of a template unpacks it: "
@@ -228,7 +227,6 @@ class Bench:
         times = []
         for number in numbers:
             self.ours.create(number, "tiny")
-        host.settle()
         # As in the other measurements, the first start of all is not counted.
         self.ours.verb("start", numbers[0])
         peers.wait_for(self.ours.area(numbers[0]) / "stamp", TINY_UP)

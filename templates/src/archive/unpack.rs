@@ -12,6 +12,7 @@ use super::place::{Placer, open_root};
 use super::reader::{Kind, Member, Reader};
 use super::stream::Stream;
 use super::{Limits, Progress, Summary};
+use crate::removal;
 
 /// How often progress is told, in unpacked bytes.
 const TELL: u64 = 4 << 20;
@@ -113,7 +114,7 @@ impl<'a> Unpack<'a> {
             return Err(blame(Fault::Exists { path: dest.to_owned() }));
         }
         let temporary = temporary(dest);
-        discard(&temporary).map_err(blame)?;
+        removal::remove(&temporary).map_err(|error| blame(error.into()))?;
         let made = fs::create_dir(&temporary).call("mkdir", || temporary.display().to_string());
         made.map_err(|error| blame(error.into()))?;
         let result = self.fill(&temporary).and_then(|summary| {
@@ -124,7 +125,7 @@ impl<'a> Unpack<'a> {
         });
         if result.is_err() {
             // The first error counts; what stays is removed by the next try.
-            let _ = discard(&temporary);
+            let _ = removal::remove(&temporary);
         }
         result
     }
@@ -137,7 +138,7 @@ impl<'a> Unpack<'a> {
         let result = self.fill(dest);
         if result.is_err() {
             for entry in fs::read_dir(dest).into_iter().flatten().flatten() {
-                let _ = discard(&entry.path());
+                let _ = removal::remove(&entry.path());
             }
         }
         result
@@ -309,13 +310,4 @@ fn dest_of(dir: &Path) -> PathBuf {
 fn free(dir: &Path) -> Result<u64, Fault> {
     let stat = rustix::fs::statvfs(dir).call("statfs", || dir.display().to_string())?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize) / 1024)
-}
-
-fn discard(path: &Path) -> Result<(), Fault> {
-    let result = match fs::symlink_metadata(path) {
-        Err(_) => return Ok(()),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    Ok(result.call("unlink", || path.display().to_string())?)
 }

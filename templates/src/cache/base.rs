@@ -18,6 +18,7 @@ use vzsys::Call;
 
 use super::{Cache, CacheError, Template};
 use crate::archive::{Durability, Progress, Unpack};
+use crate::removal;
 
 /// A base in use. While it lives nobody removes the tree; [`Cache::add_ref`] makes that last.
 #[derive(Debug)]
@@ -151,12 +152,7 @@ impl Cache {
             return Ok(());
         }
         for dead in [bases.join(id), bases.join(format!("{id}.tmp")), self.refs(id)] {
-            match fs::remove_dir_all(&dead) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(vzsys::SysError::from_io("unlink", dead.display(), &error).into());
-                }
-                _ => {}
-            }
+            removal::remove(&dead)?;
         }
         // Last, while we hold it: who waits for it sees that it is gone and makes a new one.
         let path = lock_path(&bases, id);

@@ -1,17 +1,19 @@
 //! Removing private areas: out of the way at once, deleted in the background.
 
-use std::ffi::{CStr, CString};
+use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
+use rustix::fs::{CWD, Dir, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
 use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::Call;
 
 use super::LayoutError;
+use crate::removal;
 
 const PREFIX: &str = "vzctl-rm-me.";
 
@@ -49,8 +51,24 @@ fn discard_into(path: &Path, trash: &Path) -> vzsys::Result<PathBuf> {
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => parent,
         Err(error) => return Err(vzsys::SysError::from_io("mkdir", trash.display(), &error)),
     };
-    move_into(path, trash)?;
+    let moved = move_into(path, trash)?;
+    if trash == parent {
+        // It may hold set-uid programs of a VE's root, and others may enter where it lies now.
+        close_tree(&moved)?;
+    }
     Ok(trash.to_owned())
+}
+
+/// Closes the top of a tree that waits to be deleted, if it is a directory.
+fn close_tree(tree: &Path) -> vzsys::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(CWD, tree, flags, Mode::empty()) {
+        // Gone: a sweeper was faster.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(()),
+        opened => {
+            opened.and_then(|dir| fchmod(dir, Mode::RWXU)).call("fchmod", || tree.display().to_string())
+        }
+    }
 }
 
 /// An earlier version, or the admin, made it for everybody to enter.
@@ -64,12 +82,12 @@ fn close(trash: &Path) -> vzsys::Result<()> {
 }
 
 /// Under a name that nothing has yet.
-fn move_into(path: &Path, trash: &Path) -> vzsys::Result<()> {
+fn move_into(path: &Path, trash: &Path) -> vzsys::Result<PathBuf> {
     for number in 0_u32.. {
         let target = trash.join(format!("{PREFIX}{}.{number}", std::process::id()));
         match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
-            done => return done.call("rename", || path.display().to_string()),
+            done => return done.call("rename", || path.display().to_string()).map(|()| target),
         }
     }
     Err(vzsys::SysError::new("rename", path.display(), Errno::EXIST))
@@ -83,70 +101,14 @@ pub fn sweep(trash: &Path) {
     if held.lock().is_err() {
         return;
     }
-    // Trees that were too deep come back as new entries: until a round changes nothing.
-    let mut sweeper = Sweeper { trash: held.as_fd(), number: 0 };
-    while sweeper.round() {}
-}
-
-/// A VE can nest directories deeper than there are descriptors or stack.
-const DEEP: u32 = 64;
-
-struct Sweeper<'a> {
-    /// Held open: its path may change while we work.
-    trash: BorrowedFd<'a>,
-    number: u32,
-}
-
-impl Sweeper<'_> {
-    /// Whether anything was removed.
-    fn round(&mut self) -> bool {
-        let mut removed = false;
-        for name in names(self.trash) {
-            if name.to_bytes().starts_with(PREFIX.as_bytes()) {
-                removed |= self.remove(self.trash, &name, 0).is_ok();
-            }
-        }
-        removed
-    }
-
-    fn remove(&mut self, dir: BorrowedFd<'_>, name: &CStr, depth: u32) -> rustix::io::Result<()> {
-        match unlinkat(dir, name, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            done => return done,
-        }
-        if depth == DEEP {
-            return self.put_aside(dir, name);
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let inner = openat(dir, name, flags, Mode::empty())?;
-        for entry in names(inner.as_fd()) {
-            self.remove(inner.as_fd(), &entry, depth + 1)?;
-        }
-        unlinkat(dir, name, AtFlags::REMOVEDIR)
-    }
-
-    /// Moves what lies too deep to the top, where a later round finds it.
-    fn put_aside(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
-        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-            done => return done,
-        }
-        loop {
-            let aside = format!("{PREFIX}deep.{}.{}", std::process::id(), self.number);
-            self.number += 1;
-            match renameat_with(dir, name, self.trash, &aside, RenameFlags::NOREPLACE) {
-                Err(Errno::EXIST) => {}
-                done => return done,
-            }
+    let Ok(entries) = Dir::read_from(&held) else { return };
+    for entry in entries.flatten() {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name.as_bytes().starts_with(PREFIX.as_bytes()) {
+            // Nobody is there to be told; what stays is tried again by the next sweep.
+            let _ = removal::remove_at(held.as_fd(), name);
         }
     }
-}
-
-/// The entries of a directory; none of one that cannot be read.
-fn names(dir: BorrowedFd<'_>) -> Vec<CString> {
-    let entries = Dir::read_from(dir).into_iter().flatten().flatten();
-    let own = |name: &CStr| matches!(name.to_bytes(), b"." | b"..");
-    entries.map(|entry| entry.file_name().to_owned()).filter(|name| !own(name)).collect()
 }
 
 #[cfg(test)]
@@ -174,6 +136,20 @@ mod tests {
         fs::set_permissions(&trash, fs::Permissions::from_mode(0o755)).unwrap();
         discard(&area, &trash).unwrap();
         assert_eq!(fs::metadata(&trash).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_tree_that_waits_beside_its_old_place_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = dir.path().join("private");
+        fs::create_dir(&area).unwrap();
+        fs::set_permissions(&area, fs::Permissions::from_mode(0o755)).unwrap();
+        let moved = move_into(&area, dir.path()).unwrap();
+        close_tree(&moved).unwrap();
+        assert_eq!(fs::metadata(&moved).unwrap().mode() & 0o777, 0o700);
+        fs::write(dir.path().join("file"), "").unwrap();
+        close_tree(&dir.path().join("file")).unwrap();
+        close_tree(&dir.path().join("gone")).unwrap();
     }
 
     #[test]
