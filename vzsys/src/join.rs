@@ -296,7 +296,7 @@ fn leave_the_host(given: Given, channel: &Channel) -> Result<bool> {
     }
     // What these owned is closed here, or is one of the program's own now.
     std::mem::forget((stdio, null));
-    raw::close_all_but(channel.as_fd())?;
+    raw::close_all_but(&[channel.as_fd()])?;
     rustix::process::chdir("/").call("chdir", || "/")?;
     Ok(terminal)
 }
@@ -390,7 +390,7 @@ fn renew_inside(init: &PidFd, user_namespace: bool, channel: &Channel) -> Result
     let user = if user_namespace { libc::CLONE_NEWUSER } else { 0 };
     raw::setns(init.as_fd(), (user | libc::CLONE_NEWNS) as u64)?;
     become_root()?;
-    raw::close_all_but(channel.as_fd())?;
+    raw::close_all_but(&[channel.as_fd()])?;
     let (master, slave) = crate::launch::open_pty()?;
     let console = std::path::Path::new("/dev/console");
     crate::mount::umount_lazy(console)?;

@@ -399,17 +399,18 @@ pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
     if r == 0 { Ok(()) } else { Err(SysError::new("close_range", first, last_errno())) }
 }
 
-/// Closes every descriptor from 3 up but one. Only for a copy of a process on its way to exec or `_exit`:
+/// Closes every descriptor from 3 up but these. Only for a copy of a process on its way to exec or `_exit`:
 /// values that own such descriptors must never be dropped or used any more.
 ///
 /// # Errors
 /// The errno of close_range(2).
-pub(crate) fn close_all_but(kept: BorrowedFd<'_>) -> Result<()> {
-    let kept = kept.as_raw_fd().unsigned_abs();
-    for (first, last) in [(3, kept.saturating_sub(1)), (kept.max(2) + 1, u32::MAX)] {
-        if first > last {
-            continue;
-        }
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    kept.retain(|number| *number >= 3);
+    kept.sort_unstable();
+    let firsts = std::iter::once(3).chain(kept.iter().map(|number| number + 1));
+    let lasts = kept.iter().map(|number| number - 1).chain([u32::MAX]);
+    for (first, last) in firsts.zip(lasts).filter(|(first, last)| first <= last) {
         // SAFETY: the caller is a copy of a process that never drops what it inherited, so no owner's
         // close can hit a number that was given out anew.
         let r = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };

@@ -1,7 +1,7 @@
 //! The VE's mount tree. Runs in the child, inside all its namespaces, as root of the VE.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -16,39 +16,38 @@ use crate::mount::{Detached, Opt, QUIET};
 
 /// Changes the root to the VE's and mounts what a guest expects to find.
 ///
-/// Everything is mounted *after* the change of root: a symbolic link in the template then leads
-/// nowhere but into the VE. The host's tree is detached last, because the kernel allows a new procfs
-/// and sysfs in a user namespace only while a fully visible one is mounted.
+/// Everything is put in place *after* the change of root and after the host's tree is gone: a symbolic link
+/// in the template then leads nowhere but into the VE.
 pub(super) fn furnish(plan: &LaunchPlan, root: &Detached, dev: &Detached) -> Result<()> {
-    let old = change_root(root)?;
-    let mounted = mount_all(plan, dev);
-    fchdir(&old).call("fchdir", || "the host's root")?;
-    unmount(".", UnmountFlags::DETACH).call("umount2", || "the host's root")?;
-    chdir("/").call("chdir", || "/")?;
-    mounted
+    // Made first: the kernel allows a new procfs and sysfs in a user namespace only while a fully visible
+    // one is mounted, as the host's are.
+    let proc = Detached::new("proc", "proc", &[], QUIET)?;
+    let sys = Detached::new("sysfs", "sysfs", &[], QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    change_root(root)?;
+    put(proc, "/proc")?;
+    put(sys, "/sys")?;
+    mount_point("/dev")?;
+    dev.attach(Path::new("/dev"))?;
+    mount_rest(plan)
 }
 
 /// `root` was copied on the host's side: the VE's ids need no way to where it is mounted there, and a
 /// copy is not locked as the mounts are that came with the namespace, so it can become the root.
-fn change_root(root: &Detached) -> Result<OwnedFd> {
+fn change_root(root: &Detached) -> Result<()> {
     let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", private).call("mount", || "/, MS_REC|MS_SLAVE")?;
-    let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let old = open("/", dir, Mode::empty()).call("open", || "/")?;
     // Any place that is always there will do: it is seen by nobody, and for a moment only.
     root.attach(Path::new("/dev"))?;
     fchdir(root).call("fchdir", || "the root of the VE")?;
+    // The old root comes to lie upon the new one, which is where we are.
     pivot_root(".", ".").call("pivot_root", || "the root of the VE")?;
-    Ok(old)
+    unmount(".", UnmountFlags::DETACH).call("umount2", || "the host's root")?;
+    chdir("/").call("chdir", || "/")
 }
 
-fn mount_all(plan: &LaunchPlan, dev: &Detached) -> Result<()> {
+fn mount_rest(plan: &LaunchPlan) -> Result<()> {
     let nosuid_nodev = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    put(Detached::new("proc", "proc", &[], QUIET)?, "/proc")?;
-    put(Detached::new("sysfs", "sysfs", &[], QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY)?, "/sys")?;
     cgroups(plan.cgroup_view)?;
-    mount_point("/dev")?;
-    dev.attach(Path::new("/dev"))?;
     let pts = [Opt::value("mode", "0620"), Opt::value("ptmxmode", "0666"), Opt::value("gid", 5)];
     let nosuid_noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     put(Detached::new("devpts", "devpts", &pts, nosuid_noexec)?, "/dev/pts")?;

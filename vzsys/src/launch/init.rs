@@ -48,9 +48,11 @@ fn furnish_and_wait(
     crate::join::become_root().at(Stage::Identity)?;
     join_cgroups(tasks).at(Stage::Cgroups)?;
     enter_time_namespace().at(Stage::Time)?;
+    // From here on paths of the VE are looked up: a link of its to /proc/self/fd/N must find nothing but
+    // what is its own.
+    raw::close_all_but(&[channel.as_fd(), trees.root.as_fd(), trees.dev.as_fd()]).at(Stage::Mounts)?;
     furnish::furnish(plan, trees.root, trees.dev).at(Stage::Mounts)?;
-    // From here on paths of the VE are looked up: a link of its to /proc/self/fd/N must find nothing.
-    raw::close_all_but(channel.as_fd()).at(Stage::Mounts)?;
+    raw::close_all_but(&[channel.as_fd()]).at(Stage::Mounts)?;
     let master = console::open_console().at(Stage::Console)?;
     channel.send(&FromInit::Console, Some(master.as_fd())).at(Stage::Console)?;
     drop(master);
