@@ -24,8 +24,8 @@ const NOFILE_SOFT: u64 = 1024;
 /// `PER_LINUX32` of linux/personality.h: uname(2) reports the 32-bit machine.
 const PER_LINUX32: libc::c_int = 8;
 
-/// How long the way in may take. The VE can stop or freeze what is inside already, or make it look up paths
-/// on a file system of its own that never answers.
+/// How long the way in may take. The VE can stop or freeze what is inside already, or make it look up
+/// paths on a file system of its own that never answers.
 const WAY_IN: Duration = Duration::from_secs(10);
 /// How long a killed process may take to go; one that is frozen or stuck in the kernel is left to the
 /// host's init.
@@ -163,6 +163,10 @@ pub fn run(target: &Target<'_>, program: &Program, stdio: Stdio) -> std::result:
     match raw::clone3(0, target.cgroup_unified, libc::SIGCHLD)? {
         Cloned::Child => {
             drop(ours);
+            if let Err(error) = hide() {
+                let _ = theirs.send(&Report::EnterFailed(error.to_string()), None);
+                raw::exit_now(1)
+            }
             enter(target, program, Given { stdio, null }, &theirs)
         }
         Cloned::Parent { pidfd, .. } => {
@@ -175,6 +179,14 @@ pub fn run(target: &Target<'_>, program: &Program, stdio: Stdio) -> std::result:
             entered
         }
     }
+}
+
+/// Before anything is joined: between joining the VE's user namespace and becoming its program we are a copy
+/// of `vzctl` that its root could trace, and whose descriptors and memory it could take. What is executed in
+/// the end is as open to it as any program of the VE.
+fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .call("prctl", || "PR_SET_DUMPABLE")
 }
 
 fn listen(channel: &Channel) -> std::result::Result<Session, JoinError> {
@@ -261,9 +273,13 @@ fn inside(target: &Target<'_>, program: &Program, given: Given, channel: &Channe
         .and_then(|()| leave_the_host(given, channel))
         .and_then(|terminal| if terminal { open_terminal(channel) } else { Ok(()) })
         .and_then(|()| limit_files())
-        .and_then(|()| confine(target.confinement));
+        .and_then(|()| confine(target.confinement))
+        // Nothing is ever said to us but the end: our starter has given up, or is dead. Thawed later, the
+        // program must not run after all.
+        .and_then(|()| channel.ready(Some(Duration::ZERO)));
     let report = match ready {
-        Ok(()) => execute(program),
+        Ok(false) => execute(program),
+        Ok(true) => raw::exit_now(1),
         Err(error) => Report::EnterFailed(error.to_string()),
     };
     let _ = channel.send(&report, None);
@@ -371,7 +387,7 @@ pub fn renew_console(init: &PidFd, user_namespace: bool) -> Result<OwnedFd> {
     let (ours, theirs) = Channel::pair()?;
     let Cloned::Parent { pidfd, .. } = raw::clone3(0, None, libc::SIGCHLD)? else {
         drop(ours);
-        let failed = renew_inside(init, user_namespace, &theirs).err();
+        let failed = hide().and_then(|()| renew_inside(init, user_namespace, &theirs)).err();
         let _ = failed.map(|error| theirs.send(&Report::EnterFailed(error.to_string()), None));
         raw::exit_now(0)
     };
