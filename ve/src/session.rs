@@ -19,6 +19,9 @@ use vzsys::{Call, Result, SysError};
 const KILLED: Duration = Duration::from_secs(5);
 /// How often a terminal that nobody in the VE has open is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a terminal is read after the end of its program: more than the kernel keeps of what that wrote,
+/// and an end of what a process left behind goes on to write.
+const LAST_WORDS: u32 = 64;
 
 /// Pipes of a session: our ends and the program's.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ pub(crate) fn carry(
         carrier.feed(ours, ready.input, ready.stdin);
         carrier.drain(ready.outputs);
         if ready.ended {
-            while carrier.drain([true, true]) {}
+            carrier.drain_rest();
             return session.process.reap().map(Some);
         }
         if left.is_some_and(|left| left.is_zero()) {
@@ -228,9 +231,24 @@ impl Carrier<'_> {
         }
     }
 
-    /// Passes on what is there; `true` while there may be more.
-    fn drain(&mut self, ready: [bool; 2]) -> bool {
-        let mut moved = false;
+    /// Passes on what was written until now, and nothing that a process left behind goes on to write: it
+    /// would hold us for ever.
+    fn drain_rest(&mut self) {
+        for (from, to) in self.outputs.iter().flatten() {
+            let mut left = rustix::io::ioctl_fionread(from).unwrap_or(0);
+            let mut buffer = vec![0_u8; 65536];
+            while left > 0 {
+                match rustix::io::read(from, &mut buffer) {
+                    Ok(n) if n > 0 && write_all(*to, &buffer[..n]) => left = left.saturating_sub(n as u64),
+                    Err(Errno::INTR) => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Passes on what is there.
+    fn drain(&mut self, ready: [bool; 2]) {
         for (output, ready) in self.outputs.iter_mut().zip(ready) {
             let Some((from, to)) = output else { continue };
             if !ready {
@@ -239,7 +257,6 @@ impl Carrier<'_> {
             let mut buffer = vec![0_u8; 65536];
             match rustix::io::read(&*from, &mut buffer) {
                 Ok(n) if n > 0 => {
-                    moved = true;
                     if !write_all(*to, &buffer[..n]) {
                         *output = None;
                     }
@@ -248,7 +265,6 @@ impl Carrier<'_> {
                 Ok(_) | Err(_) => *output = None,
             }
         }
-        moved
     }
 }
 
@@ -275,7 +291,10 @@ fn pass_signals(session: &Session, signals: &Signals) -> bool {
         if signal == Signal::SIGWINCH {
             resized = true;
         } else {
-            let _ = kill(Pid::from_raw(-session.pid), signal);
+            let group = Pid::from_raw(-session.pid);
+            let _ = kill(group, signal);
+            // A stopped program would not take it.
+            let _ = kill(group, Signal::SIGCONT);
         }
     }
     resized
@@ -335,6 +354,7 @@ pub(crate) fn converse(session: &Session, typed: &[u8], signals: &Signals) -> Re
     let _raw = std::io::stdin().is_terminal().then(Raw::enter);
     set_nonblocking(master.as_fd())?;
     let mut line = Line { master, pending: typed.to_vec(), more: true, closed: false };
+    let mut rest = LAST_WORDS;
     loop {
         let ready = line.wait(session, signals)?;
         if ready.signal && pass_signals(session, signals) {
@@ -342,8 +362,11 @@ pub(crate) fn converse(session: &Session, typed: &[u8], signals: &Signals) -> Re
         }
         line.feed(ready.input, ready.stdin);
         let spoke = ready.outputs[0] && line.show();
-        if ready.ended && !spoke {
-            return session.process.reap();
+        if ready.ended {
+            rest -= 1;
+            if !spoke || rest == 0 {
+                return session.process.reap();
+            }
         }
     }
 }
