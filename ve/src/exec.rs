@@ -3,10 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vzconf::{Ctid, Exit};
-use vzsys::join::{self, JoinError, Program, Session, Stdio, Target};
+use vzsys::join::{self, JoinError, Program, Session, Stdio, Target, WAY_IN};
 use vzsys::launch::Confinement;
 use vzsys::process::{Ended, PidFd};
 
@@ -18,7 +18,7 @@ use crate::session::{self, Input};
 use crate::start;
 
 /// How long an init that was never released may take to go.
-const ENDS: std::time::Duration = std::time::Duration::from_secs(10);
+const ENDS: Duration = Duration::from_secs(10);
 
 /// What `exec` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,13 @@ impl Door {
         ended.map(drop).doing(Exit::System, || "cannot wait for the end of the container".to_owned())
     }
 
-    fn run(&self, program: &Program, stdio: Stdio) -> std::result::Result<Session, JoinError> {
+    /// Runs a program, which has until `deadline` to begin.
+    fn run(
+        &self,
+        program: &Program,
+        stdio: Stdio,
+        deadline: Option<Instant>,
+    ) -> std::result::Result<Session, JoinError> {
         let target = Target {
             init: &self.init,
             cgroup_tasks: &self.points.tasks,
@@ -75,7 +81,8 @@ impl Door {
             confinement: &self.confinement,
             user_namespace: self.user_namespace,
         };
-        join::run(&target, program, stdio)
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        join::run(&target, program, stdio, left.map_or(WAY_IN, |left| left.min(WAY_IN)))
     }
 }
 
@@ -145,7 +152,7 @@ pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
     let failed = || entering(ve.ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
-    let session = door.run(&program, Stdio::Files(theirs)).map_err(refused(ve.ctid))?;
+    let session = door.run(&program, Stdio::Files(theirs), None).map_err(refused(ve.ctid))?;
     let ended = session::carry(&session, ours, Input::Ours, &signals, None);
     Ok(ended.doing(Exit::System, failed)?.unwrap_or(Ended::Killed(0)))
 }
@@ -173,15 +180,15 @@ pub(crate) fn feed_script_until(
     let failed = || entering(ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
-    let session = door.run(&program, Stdio::Files(theirs)).map_err(refused(ctid))?;
+    let session = door.run(&program, Stdio::Files(theirs), deadline).map_err(refused(ctid))?;
     session::carry(&session, ours, Input::Bytes(script), &signals, deadline).doing(Exit::System, failed)
 }
 
-/// Runs a program silently, such as the guest's own `halt`.
-pub(crate) fn run_quietly(ctid: Ctid, door: &Door, argv: &[String]) -> Result<Session> {
+/// Runs a program silently, such as the guest's own `halt`, if that can begin by then.
+pub(crate) fn run_quietly(ctid: Ctid, door: &Door, argv: &[String], by: Instant) -> Result<Session> {
     let program = program(&What::Direct(argv.iter().map(OsString::from).collect()));
     let files = session::nothing().doing(Exit::System, || entering(ctid))?;
-    door.run(&program, Stdio::Files(files)).map_err(refused(ctid))
+    door.run(&program, Stdio::Files(files), Some(by)).map_err(refused(ctid))
 }
 
 /// Opens an interactive shell of the VE on a terminal of its own; `typed` is entered into it first.
@@ -206,7 +213,7 @@ pub fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<Ended> {
     let failed = || entering(ve.ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let session =
-        door.run(&Program { candidates, environment }, Stdio::Terminal).map_err(refused(ve.ctid))?;
+        door.run(&Program { candidates, environment }, Stdio::Terminal, None).map_err(refused(ve.ctid))?;
     ve.say(0, &format!("entered into CT {}", ve.ctid));
     let ended = session::converse(&session, line.as_bytes(), &signals).doing(Exit::System, failed)?;
     ve.say(0, &format!("exited from CT {}", ve.ctid));

@@ -14,7 +14,6 @@ use crate::error::{Doing, Error, Result};
 use crate::exec::{self, Door};
 use crate::node::Ve;
 use crate::scripts;
-use crate::session;
 use crate::start::{self, how};
 use crate::state::{State, StopWay};
 
@@ -55,9 +54,10 @@ pub fn stop(ve: &Ve<'_>, options: Options) -> Result<Stopped> {
     };
     run_stop_script(ve, options)?;
     fault::point("stop.begun");
-    let clean = !options.fast && shut_down(ve, &state, &init)?;
+    let mut halting = None;
+    let clean = !options.fast && shut_down(ve, &state, &init, &mut halting)?;
     if !clean {
-        kill(ve, &init)?;
+        kill(ve, &init, &mut halting)?;
     }
     fault::point("stop.ended");
     start::tear_down(ve, if options.skip_umount { Root::Keep } else { Root::Unmount })?;
@@ -92,7 +92,7 @@ fn run_stop_script(ve: &Ve<'_>, options: Options) -> Result<()> {
 type Halting = Option<Session>;
 
 /// Asks the guest to shut down and waits; `false` when it did not.
-fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
+fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd, halting: &mut Halting) -> Result<bool> {
     ve.say(0, "Stopping container ...");
     let deadline = Instant::now() + Duration::from_secs(ve.config.stop_timeout());
     let asked = match &state.stop {
@@ -100,21 +100,19 @@ fn shut_down(ve: &Ve<'_>, state: &State, init: &PidFd) -> Result<bool> {
             .signal_number(*number)
             .map(|()| None)
             .doing(Exit::Stop, || format!("cannot signal the init of container {}", ve.ctid)),
-        StopWay::Run(argv) => exec::run_quietly(ve.ctid, &Door::open(ve)?, argv).map(Some),
+        StopWay::Run(argv) => {
+            Door::open(ve).and_then(|door| exec::run_quietly(ve.ctid, &door, argv, deadline)).map(Some)
+        }
     };
-    let mut halting: Halting = match asked {
-        Ok(halting) => halting,
+    match asked {
+        Ok(session) => *halting = session,
         Err(error) => {
             let why = crate::describe(&error);
             ve.say(-1, &format!("WARNING: the container cannot be asked to stop: {why}"));
             return Ok(false);
         }
-    };
-    let ended = wait_ended(init, &mut halting, deadline);
-    if let Some(session) = halting.take() {
-        let _ = session::kill_and_reap(&session);
     }
-    ended.doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
+    wait_ended(init, halting, deadline).doing(Exit::Stop, || format!("cannot wait for container {}", ve.ctid))
 }
 
 /// Waits for init, and reaps the shutdown program when that has ended first.
@@ -132,14 +130,14 @@ fn wait_ended(init: &PidFd, halting: &mut Halting, deadline: Instant) -> vzsys::
     }
 }
 
-fn kill(ve: &Ve<'_>, init: &PidFd) -> Result<()> {
+fn kill(ve: &Ve<'_>, init: &PidFd, halting: &mut Halting) -> Result<()> {
     ve.say(0, "Killing container ...");
     let failed = || format!("cannot kill container {}", ve.ctid);
     // The end of a pid namespace's init is the end of all in it.
     init.signal(Signal::KILL).doing(Exit::Stop, failed)?;
     // A frozen VE dies only when its cgroup is killed, or thawed.
     cgroup::kill(ve)?;
-    if init.wait_ended(Some(KILL)).doing(Exit::Stop, failed)? {
+    if wait_ended(init, halting, Instant::now() + KILL).doing(Exit::Stop, failed)? {
         return Ok(());
     }
     Err(Error::advised(

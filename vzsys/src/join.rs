@@ -24,9 +24,9 @@ const NOFILE_SOFT: u64 = 1024;
 /// `PER_LINUX32` of linux/personality.h: uname(2) reports the 32-bit machine.
 const PER_LINUX32: libc::c_int = 8;
 
-/// How long the way in may take. The VE can stop or freeze what is inside already, or make it look up
+/// How long the way in may take at most. The VE can stop or freeze what is inside already, or make it look up
 /// paths on a file system of its own that never answers.
-const WAY_IN: Duration = Duration::from_secs(10);
+pub const WAY_IN: Duration = Duration::from_secs(10);
 /// How long a killed process may take to go; one that is frozen or stuck in the kernel is left to the
 /// host's init.
 const KILLED: Duration = Duration::from_secs(2);
@@ -152,11 +152,17 @@ enum Report {
 }
 
 /// Runs a program in a VE as its root, in all its namespaces and cgroups, confined as its init is.
-/// Returns when the program has been executed. The caller must be single-threaded and root.
+/// Returns when the program has been executed, or was not within `patience`. The caller must be
+/// single-threaded and root.
 ///
 /// # Errors
 /// [`JoinError`]; no process is left behind.
-pub fn run(target: &Target<'_>, program: &Program, stdio: Stdio) -> std::result::Result<Session, JoinError> {
+pub fn run(
+    target: &Target<'_>,
+    program: &Program,
+    stdio: Stdio,
+    patience: Duration,
+) -> std::result::Result<Session, JoinError> {
     let (ours, theirs) = Channel::pair()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .call("open", || "/dev/null")?;
@@ -174,7 +180,7 @@ pub fn run(target: &Target<'_>, program: &Program, stdio: Stdio) -> std::result:
             drop(stdio);
             // The first process only opens the door; the program itself is our child as well.
             let door = PidFd::from_fd(pidfd);
-            let entered = listen(&ours);
+            let entered = listen(&ours, patience);
             end(&door)?;
             entered
         }
@@ -189,14 +195,14 @@ fn hide() -> Result<()> {
         .call("prctl", || "PR_SET_DUMPABLE")
 }
 
-fn listen(channel: &Channel) -> std::result::Result<Session, JoinError> {
-    let deadline = Instant::now() + WAY_IN;
+fn listen(channel: &Channel, patience: Duration) -> std::result::Result<Session, JoinError> {
+    let deadline = Instant::now() + patience;
     let mut process = None;
     let mut terminal = None;
     let mut failed = None;
     loop {
         if !channel.ready_by(deadline)? {
-            failed = Some(JoinError::Stuck(WAY_IN));
+            failed = Some(JoinError::Stuck(patience));
             break;
         }
         let Some((report, fd)) = channel.receive::<Report>()? else { break };
