@@ -12,6 +12,7 @@ pub mod create;
 pub mod creating;
 pub mod destroy;
 mod dismantle;
+pub mod ended;
 mod error;
 pub mod exec;
 mod guest;

@@ -1,4 +1,4 @@
-//! `vzctl stop`, and what happens when a VE ends by itself.
+//! `vzctl stop`.
 
 use std::time::{Duration, Instant};
 
@@ -145,62 +145,4 @@ fn kill(ve: &Ve<'_>, init: &PidFd, halting: &mut Halting) -> Result<()> {
         "Unable to stop container: operation timed out",
         "A process is stuck in the kernel; try again later: vzctl stop --fast",
     ))
-}
-
-/// A VE that has ended by itself, as its monitor saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// `reboot` inside.
-    Reboot,
-    /// `halt` or `poweroff` inside.
-    Halt,
-    /// Its init went otherwise: `exit:3`, `signal:11`, `unknown`.
-    Died(String),
-}
-
-impl Reason {
-    /// The monitor's word.
-    #[must_use]
-    pub fn parse(word: &str) -> Self {
-        match word {
-            "reboot" => Self::Reboot,
-            "halt" => Self::Halt,
-            other => Self::Died(other.to_owned()),
-        }
-    }
-}
-
-/// A VE whose init reboots at once is not started more often than this: its restarts would fill the host's
-/// time and log, and have its lock whenever a verb wants it.
-const LIFE: Duration = Duration::from_secs(3);
-
-/// Waits before a VE that has just been started is started again. Without the lock, so that a verb has it
-/// at once; whatever that verb did is found by [`ended`].
-pub fn settle(ve: &Ve<'_>, reason: &Reason) {
-    let started = State::load(&ve.run_dir()).map(|state| state.started_at_boottime);
-    if let (Reason::Reboot, Some(started)) = (reason, started) {
-        let lived = Duration::try_from_secs_f64(start::boottime() - started).unwrap_or(LIFE);
-        std::thread::sleep(LIFE.saturating_sub(lived));
-    }
-}
-
-/// Tidies up after a VE that ended by itself, and starts it again if it rebooted. Whoever stopped it
-/// by a verb has tidied up already; then there is nothing to do. The caller has the lock.
-///
-/// # Errors
-/// As [`start::start`] after a reboot; 3 when something could not be removed.
-pub fn ended(ve: &Ve<'_>, reason: &Reason) -> Result<()> {
-    if ve.running().is_some() || State::load(&ve.run_dir()).is_none() {
-        return Ok(());
-    }
-    match reason {
-        Reason::Reboot => ve.say(0, "Container rebooted"),
-        Reason::Halt => ve.say(0, "Container was halted from inside"),
-        Reason::Died(how) => ve.say(-1, &format!("The init of the container ended unexpectedly ({how})")),
-    }
-    start::tear_down(ve, Root::Unmount)?;
-    match reason {
-        Reason::Reboot => start::start(ve, start::Options { force: true, ..start::Options::default() }),
-        Reason::Halt | Reason::Died(_) => Ok(()),
-    }
 }

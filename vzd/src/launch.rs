@@ -64,8 +64,9 @@ fn start(plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, Launc
         let _ = waiting.pidfd.signal(Signal::KILL);
         let _ = waiting.pidfd.reap();
     }
-    let console = started?;
-    Ok(console.map(|console| (Init::Child(waiting.pidfd), console)))
+    let Some(console) = started? else { return Ok(None) };
+    let init = ProcRef::of(waiting.pid).map_err(failed)?;
+    Ok(Some((Init::Child(waiting.pidfd, init), console)))
 }
 
 fn failed(error: SysError) -> LaunchError {

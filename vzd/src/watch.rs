@@ -16,7 +16,7 @@ use crate::console::Console;
 #[derive(Debug)]
 pub(crate) enum Init {
     /// Our child: its exit status tells how it ended.
-    Child(PidFd),
+    Child(PidFd, ProcRef),
     /// Somebody else's.
     Stranger(PidFd, ProcRef),
 }
@@ -24,7 +24,13 @@ pub(crate) enum Init {
 impl Init {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Child(fd) | Self::Stranger(fd, _) => fd.as_fd(),
+            Self::Child(fd, _) | Self::Stranger(fd, _) => fd.as_fd(),
+        }
+    }
+
+    fn name(&self) -> ProcRef {
+        match self {
+            Self::Child(_, init) | Self::Stranger(_, init) => *init,
         }
     }
 
@@ -32,7 +38,7 @@ impl Init {
     /// signals when it calls reboot(2) (since 3.4; reboot(2), "Behavior inside PID namespaces").
     fn how_it_ended(&self) -> String {
         let ended = match self {
-            Self::Child(fd) => fd.reap().ok(),
+            Self::Child(fd, _) => fd.reap().ok(),
             Self::Stranger(fd, init) => fd.ended_elsewhere(*init),
         };
         match ended {
@@ -99,7 +105,10 @@ impl Watch {
         let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
         let file = text(self.vzctl.as_os_str().as_bytes());
         let ctid = self.ctid.to_string();
-        let argv = ["vzctl", "__ended", &ctid, how].map(|word| text(word.as_bytes()));
+        // Which life it was: until that has the lock, a verb may have begun another.
+        let ProcRef { pid, start_time } = self.init.name();
+        let (pid, start_time) = (pid.to_string(), start_time.to_string());
+        let argv = ["vzctl", "__ended", &ctid, how, &pid, &start_time].map(|word| text(word.as_bytes()));
         let env = [format!("PATH={}", vzsys::spawn::PATH)].map(|entry| text(entry.as_bytes()));
         let _ = nix::unistd::execve(&file, &argv, &env);
         ExitCode::from(3)

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ve::stop::Reason;
+use ve::ended::{Life, Reason};
 use ve::{Error, Node, Ve, creating};
 use vzconf::{Ctid, Exit, Lock, Paths};
 
@@ -158,13 +158,14 @@ fn check(ve: &Ve<'_>, verb: &Verb) -> Result<(), Error> {
     Ok(())
 }
 
-/// A VE ended by itself; its monitor became us. Words: CTID, how.
+/// A VE ended by itself; its monitor became us. Words: CTID, how, pid and start time of its init.
 fn ended(words: &[OsString]) -> ExitCode {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
-    let [ctid, how] = words[..] else { return Exit::InvalidSyntax.into() };
+    let [ctid, how, pid, start_time] = words[..] else { return Exit::InvalidSyntax.into() };
+    let Some(life) = Life::parse(pid, start_time) else { return Exit::InvalidSyntax.into() };
     let flags = cli::Flags { quiet: true, ..cli::Flags::default() };
     let report = Report::new(flags);
-    match tidy(&report, ctid, how) {
+    match tidy(&report, ctid, life, &Reason::parse(how)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report.line(-1, &format!("Error: {}", ve::describe(&error)));
@@ -173,13 +174,13 @@ fn ended(words: &[OsString]) -> ExitCode {
     }
 }
 
-fn tidy(report: &Rc<Report>, ctid: &str, how: &str) -> Result<(), Error> {
+fn tidy(report: &Rc<Report>, ctid: &str, life: Life, reason: &Reason) -> Result<(), Error> {
     let node = Node::open(Paths::host(), report.say())?;
     report.configure(&node.global);
-    let ve = node.ve(ctid.parse()?)?;
-    report.about(ve.ctid);
-    let reason = Reason::parse(how);
-    ve::stop::settle(&ve, &reason);
-    let _lock = Lock::wait(&node.global.lock_dir(), ve.ctid, Instant::now() + ENDED_LOCK)?;
-    ve::stop::ended(&ve, &reason)
+    let ctid: Ctid = ctid.parse()?;
+    report.about(ctid);
+    life.settle(&node.paths.run_dir(ctid), reason);
+    let _lock = Lock::wait(&node.global.lock_dir(), ctid, Instant::now() + ENDED_LOCK)?;
+    // Its configuration is read now that nobody changes it.
+    ve::ended::ended(&node.ve(ctid)?, life, reason)
 }
