@@ -179,13 +179,14 @@ impl<'n> Ve<'n> {
         self.config.ve_root().is_some_and(|root| is_mount_point(&root))
     }
 
-    /// The layout of its private area.
+    /// The layout of its private area: what its own configuration says, else what the host knows of it.
+    /// `VE_LAYOUT` of `vz.conf` is a wish for new VEs and says nothing about this one.
     ///
     /// # Errors
     /// Exit 21 for a word that is none.
     pub fn layout(&self, private: &Path) -> Result<Layout> {
         use templates::layout::Wish;
-        match self.config.layout().map(str::parse::<Wish>) {
+        match self.config.own("VE_LAYOUT").map(str::parse::<Wish>) {
             Some(Ok(Wish::Only(layout))) => Ok(layout),
             Some(Err(error)) => Err(Error::refused(Exit::InvalidValue, error.to_string())),
             Some(Ok(Wish::Auto)) | None => Ok(self.detect_layout(private)),
