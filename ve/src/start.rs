@@ -49,7 +49,18 @@ const WAIT: Duration = Duration::from_secs(3600);
 const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
 const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 /// Files of the kernel that are nobody's business in a VE.
-const MASKED: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"];
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
 /// Without a user namespace the kernel's own permissions do not protect these.
 const PRIVILEGED_READ_ONLY: [&str; 5] =
     ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
