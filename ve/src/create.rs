@@ -42,6 +42,8 @@ pub struct Options {
 /// 21 bad values, 79 script. Nothing is left behind.
 pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
     let draft = Draft::new(ve, options)?;
+    mount::shut(ve, &draft.private)?;
+    mount::warn_if_reachable(ve, &draft.private, draft.layout);
     let mark = draft.mark();
     if let Err(error) = build(ve, &draft, &mark) {
         return Err(error.with_cleanup(mark.undo(ve)));
@@ -197,11 +199,10 @@ fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path
     let wish: Wish = word.parse().map_err(|error: layout::UnknownLayout| {
         Error::refused(Exit::InvalidValue, format!("Bad parameter for --layout: {error}"))
     })?;
-    let parent = private.parent().unwrap_or(Path::new("/"));
-    mount::shut(ve, private)?;
+    // The directory itself may be missing, and a dry run does not make it.
+    let parent = private.ancestors().skip(1).find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
     let (layout, why) = layout::choose(wish, parent, &ve.node.paths.run_root().join("overlays"));
     ve.say(1, &why);
-    mount::warn_if_reachable(ve, private, layout);
     Ok(layout)
 }
 
