@@ -117,6 +117,10 @@ impl VeCgroup {
                 for pid in self.processes()? {
                     kill(pid);
                 }
+                // Only the v2 freezer lets go what is killed; who was frozen by v1's waits to be thawed.
+                if let Some(dir) = self.v1_dir(Controller::Freezer) {
+                    let _ = knob::write(&dir.join("freezer.state"), "THAWED");
+                }
             }
             return Ok(());
         }
