@@ -381,3 +381,146 @@ fn set_uid_programs_of_a_ve_that_is_mounted_for_the_admin_are_nobodys() {
         }
     });
 }
+
+/// Looks at the program of every process, again and again, and tells of one that is not the VE's.
+const SPY: &str = r#"
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(void) {
+    char path[300], target[300];
+    struct stat there;
+    DIR *proc = opendir("/proc");
+    if (!proc) return 1;
+    puts("watching");
+    fflush(stdout);
+    while (stat("/root/enough", &there)) {
+        struct dirent *entry;
+        rewinddir(proc);
+        while ((entry = readdir(proc))) {
+            if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
+            snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
+            ssize_t n = readlink(path, target, sizeof target - 1);
+            if (n <= 0) continue;
+            target[n] = 0;
+            if (strstr(target, "vzctl") || strstr(target, "vzmon")) {
+                printf("seen %s\n", target);
+                return 0;
+            }
+        }
+    }
+    return 0;
+}"#;
+
+#[test]
+fn a_program_on_its_way_in_cannot_be_taken_hold_of() {
+    on_node(|node| {
+        let Some(program) = compile(&node.scratch(), "spy", SPY) else { return skip("a C compiler") };
+        let ve = node.tiny(1);
+        ve.start();
+        let bytes = fs::read(program).unwrap();
+        ve.begin("exec2", &["cat > /root/spy && chmod 755 /root/spy"], &bytes).finish().ok();
+        ve.sh("/root/spy > /root/said 2>&1 < /dev/null &");
+        vztests::until("the spy watches", std::time::Duration::from_secs(10), || {
+            ve.sh("cat /root/said").contains("watching")
+        });
+        for _ in 0..150 {
+            ve.ok("exec3", &["true"]);
+        }
+        ve.sh("touch /root/enough");
+        assert_eq!(ve.sh("cat /root/said"), "watching");
+    });
+}
+
+#[test]
+fn settings_of_the_host_cannot_be_written_wherever_they_are() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        // Opening alone: nothing is written. /sys is mounted read-only, which its root can undo.
+        let script = r#"mount -o remount,rw /sys 2>/dev/null
+            for f in $(find /proc/sys /proc/irq /proc/bus /proc/fs /proc/sys* /sys -xdev -type f 2>/dev/null); do
+                true 2>/dev/null >>"$f" && echo "$f"
+            done 2>/dev/null; true"#;
+        let open = ve.sh(script);
+        // What belongs to namespaces of its own, and what everybody may write.
+        let own = |path: &str| {
+            path.starts_with("/proc/sys/net/")
+                || path.starts_with("/proc/sys/user/")
+                || path.starts_with("/proc/sys/fs/mqueue/")
+                || path.starts_with("/proc/sys/kernel/") && {
+                    let name = path.rsplit('/').next().unwrap_or_default();
+                    // pid_max is of the pid namespace since 6.14.
+                    ["shm", "msg", "sem", "auto_msgmni", "hostname", "domainname", "ns_last_pid", "pid_max"]
+                        .iter()
+                        .any(|start| name.starts_with(start))
+                }
+                || path.starts_with("/sys/devices/virtual/net/")
+                || path.starts_with("/sys/fs/cgroup/")
+        };
+        let foreign: Vec<&str> = open.lines().filter(|path| !own(path)).collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
+        assert!(open.contains("/proc/sys/net/"), "its own network's can be written: {open}");
+    });
+}
+
+#[test]
+fn in_its_own_cgroup_only_the_files_of_delegation_are_the_ves() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        let base = ve.base().unwrap();
+        let dirs =
+            run("find", &["/sys/fs/cgroup", "-path", &format!("*/vz/{}", ve.id), "-type", "d"]).ok().out();
+        let mut given = Vec::new();
+        for dir in dirs.lines() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                if entry.file_type().unwrap().is_file() && entry.metadata().unwrap().uid() >= base {
+                    given.push(entry.file_name().into_string().unwrap());
+                }
+            }
+        }
+        // The kernel's own list, and what an old systemd needs of its v1 hierarchy.
+        let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
+        let usual = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"];
+        let foreign: Vec<&String> = given
+            .iter()
+            .filter(|name| !usual.contains(&name.as_str()) && !listed.lines().any(|known| known == *name))
+            .collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
+        assert!(!given.is_empty());
+        // Nor can it leave: what is above is not to be seen.
+        assert_eq!(ve.sh("grep '^0:' /proc/self/cgroup"), "0::/");
+        let leave = ve.run(
+            "exec2",
+            &["echo $$ > /sys/fs/cgroup/../cgroup.procs || echo $$ > /sys/fs/cgroup/../../cgroup.procs"],
+        );
+        assert_ne!(leave.code, 0, "{leave}");
+    });
+}
+
+#[test]
+fn files_of_the_kernel_that_tell_of_the_host_are_out_of_sight() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        for path in [
+            "/proc/acpi",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/sys/devices/virtual/powercap",
+            "/sys/firmware",
+        ] {
+            // Empty, or not there at all with this kernel.
+            let look = format!("cat {path} 2>/dev/null; ls {path}/ 2>/dev/null; true");
+            assert_eq!(ve.sh(&look), "", "{path}");
+        }
+    });
+}

@@ -455,3 +455,44 @@ fn a_terminal_that_the_program_has_closed_costs_nothing() {
         assert!(!busy, "vzctl enter is busy with nothing");
     });
 }
+
+#[test]
+fn a_process_left_behind_that_writes_for_ever_holds_nobody() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        // To a reader that takes everything: what comes must end all the same.
+        let flood = "(trap '' HUP; while :; do echo noise; echo noise >&2; done) & sleep 1; echo END";
+        let run = ve.begin("exec2", &[flood], b"").finish_within(Duration::from_secs(30)).ok();
+        assert!(run.out().contains("END"), "what the program itself wrote is passed on");
+        let pty = ve.at_terminal("enter", &[]);
+        pty.send("(trap '' HUP; while :; do echo noise; done) & sleep 1; exit\n");
+        assert_eq!(pty.finish().0, 0);
+    });
+}
+
+#[test]
+fn a_stopped_program_takes_signals_all_the_same() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        let exec = ve.begin("exec2", &["echo $$ > /tmp/pid; exec sleep 997"], b"");
+        until("it runs", SOON, || ve.sh("ps").contains("sleep 997"));
+        ve.sh("kill -STOP $(cat /tmp/pid)");
+        until("it is stopped", SOON, || ve.sh("cat /proc/$(cat /tmp/pid)/stat").contains(") T "));
+        exec.signal(Signal::TERM);
+        exec.finish_within(SOON).exits(3).says("Got signal 15");
+    });
+}
+
+#[test]
+fn the_terminal_of_the_admin_is_out_of_reach_of_exec() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        // Without a terminal there is nothing to type into (TIOCSTI), to read or to keep.
+        let pty = ve.at_terminal("exec2", &["true <>/dev/tty || echo NO-TERMINAL; tty"]);
+        let (_, said) = pty.finish();
+        assert!(said.contains("NO-TERMINAL") && said.contains("not a tty"), "{said}");
+    });
+}

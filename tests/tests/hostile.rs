@@ -250,6 +250,8 @@ fn a_plain_copy_that_looks_like_an_overlay_is_none() {
             fs::create_dir(ve.private().join(dir)).unwrap();
         }
         fs::write(ve.private().join("etc/mine"), "").unwrap();
+        // A wish for new VEs is no word about this one.
+        node.set_conf("VE_LAYOUT", "overlay");
         ve.start();
         ve.sh("test -e /etc/mine && test -d /upper");
         ve.destroy();
@@ -276,4 +278,46 @@ fn a_tree_without_an_end_is_destroyed() {
             fs::read_dir("/vz/vztmp").unwrap().count() == 0
         });
     });
+}
+
+#[test]
+fn a_frozen_ve_whose_halt_never_ends_is_stopped_in_time() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("set", &["--stop-timeout", "2", "--save"]);
+        // An init that is told by its halt program alone.
+        for (name, text) in [("sbin/init", "while :; do sleep 1; done"), ("sbin/halt", "exec sleep 998")] {
+            let path = ve.private().join(name);
+            let _ = fs::remove_file(&path);
+            fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            run("chmod", &["755", path.to_str().unwrap()]).ok();
+        }
+        ve.start();
+        let stop = ve.begin("stop", &[], b"");
+        let halting = || run("pgrep", &["-f", "^sleep 998$"]).code == 0;
+        vztests::until("its halt runs", BOUND, halting);
+        freeze(&ve);
+        let stop = stop.finish_within(Duration::from_secs(20)).ok();
+        assert!(stop.out().contains("Killing container"), "{stop}");
+        ve.is("exist unmounted down");
+        // And what cannot even begin does not wait for longer than that.
+        ve.start();
+        freeze(&ve);
+        let began = std::time::Instant::now();
+        ve.begin("stop", &[], b"").finish_within(BOUND).ok();
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    });
+}
+
+/// As the admin freezes it, with whichever freezer there is.
+fn freeze(ve: &Ve<'_>) {
+    let old = format!("/sys/fs/cgroup/freezer/vz/{}/freezer.state", ve.id);
+    if fs::write(&old, "FROZEN").is_ok() {
+        return;
+    }
+    let dirs = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|top| format!("{top}/vz/{}", ve.id));
+    let frozen = dirs.iter().any(|dir| fs::write(format!("{dir}/cgroup.freeze"), "1").is_ok());
+    assert!(frozen, "no freezer for {}", ve.id);
 }

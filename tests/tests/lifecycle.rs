@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
-use vztests::{Node, Ve, on_node, until};
+use vztests::{Node, Ve, on_node, run, until};
 
 const DOWN: &str = "exist unmounted down";
 const UP: &str = "exist mounted running";
@@ -338,8 +338,15 @@ fn dry_run_does_nothing() {
             ve.is(DOWN);
         }
         let other = node.ve(2);
+        let private = other.private().parent().unwrap().to_owned();
+        run("chmod", &["755", private.to_str().unwrap()]).ok();
         node.vzctl(&["--dry-run", "create", &other.id, "--ostemplate", "tiny"]).ok();
         other.is(GONE);
+        assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o755);
+        let missing = node.scratch().join("missing/$VEID");
+        let path = missing.to_str().unwrap();
+        node.vzctl(&["--dry-run", "create", &other.id, "--ostemplate", "tiny", "--private", path]).ok();
+        assert!(!missing.parent().unwrap().exists());
     });
 }
 
