@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 
 use super::{Change, Changed, Changes, NetIfEdit, Node};
 use crate::params::{self, Applies};
-use crate::{Access, ConfFile, Config, Ctid, DevNode, DeviceRule, Error, Exit, NetIf, NewNetIf, Pci, Toggle, VeIp};
+use crate::{
+    Access, ConfFile, Config, Ctid, DevNode, DeviceRule, Error, Exit, NetIf, NewNetIf, Pci, Toggle, VeIp,
+};
 
 /// What a sample never gives to a VE that exists.
 const NOT_FROM_SAMPLE: [&str; 9] = [
