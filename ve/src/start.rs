@@ -410,6 +410,8 @@ pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
 /// Runs `work` in a stopped VE that has all but a running init, and takes it down again. No action script
 /// runs, and a root that the admin has mounted is mounted again afterwards.
 pub(crate) fn with_waiting_init<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
+    // A root that a killed verb left mounted is not the admin's.
+    dismantle::mend(ve)?;
     let run_dir = ve.run_dir();
     std::fs::create_dir_all(&run_dir)
         .doing(Exit::System, || format!("cannot create {}", run_dir.display()))?;
