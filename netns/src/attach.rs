@@ -383,13 +383,13 @@ fn undo_one(plan: &NetPlan, step: Undo, host: &mut Link, ve: Option<&mut Link>) 
     }
 }
 
-/// Looks for machines around that have an address of the plan: a second, when there is a network to
-/// ask. For a VE whose start must not wait, call it after the start and warn.
+/// Looks for machines around that have an address of a plan of which [`attach`] did not look
+/// ([`Probe::Warn`]). Takes a second when there is a network to ask, so call it when nobody waits.
 ///
 /// # Errors
 /// [`Error::Packet`], or when the kernel cannot be asked.
 pub fn probe(plan: &NetPlan) -> Result<Vec<(IpAddr, crate::Owner)>, Error> {
-    if plan.probe == Probe::Skip || plan.announced().is_empty() {
+    if plan.probe != Probe::Warn || plan.announced().is_empty() {
         return Ok(Vec::new());
     }
     let devices = neighbour::devices(&mut Link::host()?)?;

@@ -243,6 +243,25 @@ fn a_neighbour_on_the_wire_finds_the_ve_and_hears_of_its_address() {
     });
 }
 
+#[test]
+fn an_address_that_a_neighbour_has_is_warned_of_in_the_log() {
+    on_node(|node| {
+        let neighbour = Neighbour::new();
+        let ve = with_addresses(node, 1, &["10.60.0.77", "10.60.0.2"]);
+        let warning =
+            |address: &str| format!(" : CT {} : WARNING: address {address} is in use by the machine ", ve.id);
+        until("the log has the warning", SOON, || node.log().contains(&warning("10.60.0.2")));
+        assert!(!node.log().contains("10.60.0.77 is in use"), "{}", node.log());
+        // One that comes to a running VE, too; and whoever says so is not asked about.
+        neighbour.ip(&["address", "add", "10.60.0.3/24", "dev", "eth0"]);
+        neighbour.ip(&["address", "add", "10.60.0.4/24", "dev", "eth0"]);
+        ve.ok("set", &["--ipadd", "10.60.0.3", "--skip_arpdetect", "--save"]);
+        ve.ok("set", &["--ipadd", "10.60.0.4", "--save"]);
+        until("the log has the second", SOON, || node.log().contains(&warning("10.60.0.4")));
+        assert!(!node.log().contains("10.60.0.3 is in use"), "{}", node.log());
+    });
+}
+
 struct Bridge;
 
 impl Bridge {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use vztests::{Node, Ve, on_node};
+use vztests::{Node, Ve, on_node, run};
 
 const TRACE: &str = "/run/scratch/trace";
 
@@ -192,5 +192,34 @@ fn the_create_script_has_the_last_word() {
         let _script = node.script("vps.create", &format!("#!/bin/sh\necho $VEID $VE_CONFFILE > {TRACE}\n"));
         ve.ok("create", &["--ostemplate", "tiny"]);
         assert_eq!(trace(), [format!("{0} /etc/vz/conf/{0}.conf", ve.id)]);
+    });
+}
+
+#[test]
+fn runscript_in_a_stopped_ve_runs_no_action_script_and_leaves_a_mounted_root_mounted() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        let _scripts = all_scripts(node, &ve);
+        let inside = "#!/bin/sh\ntouch /ran\n";
+        let _inside = ["start", "stop"].map(|action| node.script(&format!("{}.{action}", ve.id), inside));
+        let file = node.scratch().join("script");
+        fs::write(&file, "test -e /ran && exit 8\nexit 7\n").unwrap();
+        let file = file.to_str().unwrap();
+        ve.run("runscript", &[file]).exits(7);
+        ve.is("exist unmounted down");
+        assert_eq!(trace(), [""; 0]);
+        ve.ok("mount", &[]);
+        assert_eq!(trace(), UP);
+        ve.run("runscript", &[file]).exits(7);
+        ve.is("exist mounted down");
+        assert_eq!(trace(), [""; 0]);
+        // As the admin had it: with the ids of the disk, and without set-user-ID programs.
+        let root = fs::metadata(ve.root().join("bin")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&root), 0);
+        let root = ve.root();
+        let options = run("findmnt", &["-n", "-o", "OPTIONS", root.to_str().unwrap()]).ok().out();
+        assert!(options.contains("nosuid") && options.contains("nodev"), "{options}");
+        ve.ok("umount", &[]);
+        assert_eq!(trace(), DOWN);
     });
 }

@@ -333,3 +333,25 @@ fn the_node_itself_can_be_set() {
         node.vzctl(&["set", "0", "--cpuunits", "1000"]).ok();
     });
 }
+
+#[test]
+fn disk_limits_are_stored_as_clients_read_them() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.ok("set", &["--diskspace", "1G", "--diskinodes", "7", "--numproc", "400:400", "--save"]);
+        assert_eq!(ve.conf_value("DISKSPACE").as_deref(), Some("1048576:1048576"));
+        assert_eq!(ve.conf_value("DISKINODES").as_deref(), Some("7:7"));
+        assert_eq!(ve.conf_value("NUMPROC").as_deref(), Some("400"));
+        ve.run("set", &["--diskspace", "1G:unlimited", "--save"]).exits(21);
+    });
+}
+
+#[test]
+fn unknown_packet_filter_modules_are_left_out_with_a_warning() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        let set = ve.ok("set", &["--iptables", "ipt_REJECT,no_such", "--save"]);
+        assert!(set.stderr.contains("Unknown iptables module: no_such, skipped"), "{set}");
+        assert_eq!(ve.conf_value("IPTABLES").as_deref(), Some("ipt_REJECT"));
+    });
+}

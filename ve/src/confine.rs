@@ -90,7 +90,8 @@ pub fn device_rules(config: &Config) -> Vec<DeviceRule> {
     config.devnodes().iter().filter_map(rule).collect()
 }
 
-fn host_device(name: &str) -> Option<Device> {
+/// The device that the host has under this name, if it has one.
+pub(crate) fn host_device(name: &str) -> Option<Device> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let meta = std::fs::metadata(format!("/dev/{name}")).ok()?;
     let kind = match meta.file_type() {

@@ -105,6 +105,16 @@ fn refused(ctid: Ctid) -> impl FnOnce(JoinError) -> Error {
     }
 }
 
+/// The same of a program that is one of the VE's shells.
+fn no_shell(ctid: Ctid) -> impl FnOnce(JoinError) -> Error {
+    move |error| match error {
+        JoinError::Exec { missing: true, .. } => {
+            Error::refused(Exit::FsBadTmpl, format!("container {ctid} has no shell (/bin/bash or /bin/sh)"))
+        }
+        other => refused(ctid)(other),
+    }
+}
+
 fn plain_environment() -> Vec<String> {
     vec!["HOME=/".to_owned(), "TERM=linux".to_owned(), format!("PATH={PATH}")]
 }
@@ -148,11 +158,13 @@ fn program(what: &What) -> Program {
 /// 31 not running, 47 no such program or shell, 3 cannot enter.
 pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
     let door = Door::open(ve)?;
-    let program = program(what);
     let failed = || entering(ve.ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
-    let session = door.run(&program, Stdio::Files(theirs), None).map_err(refused(ve.ctid))?;
+    let session = door.run(&program(what), Stdio::Files(theirs), None).map_err(|error| match what {
+        What::Shell(_) => no_shell(ve.ctid)(error),
+        What::Direct(_) => refused(ve.ctid)(error),
+    })?;
     let ended = session::carry(&session, ours, Input::Ours, &signals, None);
     Ok(ended.doing(Exit::System, failed)?.unwrap_or(Ended::Killed(0)))
 }
@@ -180,7 +192,7 @@ pub(crate) fn feed_script_until(
     let failed = || entering(ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let (ours, theirs) = session::pipes().doing(Exit::System, failed)?;
-    let session = door.run(&program, Stdio::Files(theirs), deadline).map_err(refused(ctid))?;
+    let session = door.run(&program, Stdio::Files(theirs), deadline).map_err(no_shell(ctid))?;
     session::carry(&session, ours, Input::Bytes(script), &signals, deadline).doing(Exit::System, failed)
 }
 
@@ -213,7 +225,7 @@ pub fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<Ended> {
     let failed = || entering(ve.ctid);
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let session =
-        door.run(&Program { candidates, environment }, Stdio::Terminal, None).map_err(refused(ve.ctid))?;
+        door.run(&Program { candidates, environment }, Stdio::Terminal, None).map_err(no_shell(ve.ctid))?;
     ve.say(0, &format!("entered into CT {}", ve.ctid));
     let ended = session::converse(&session, line.as_bytes(), &signals).doing(Exit::System, failed)?;
     ve.say(0, &format!("exited from CT {}", ve.ctid));

@@ -32,22 +32,36 @@ pub fn mount(ve: &Ve<'_>) -> Result<Mounted> {
     if ve.mounted() {
         return Ok(Mounted::Already);
     }
-    // Users of the host can reach it there. A privileged VE's files are the host's root's by definition.
-    let privileged = ve.config.local_uid() == Some(0);
-    let attrs = if privileged { Attr::empty() } else { layout::for_the_host() };
-    mount_with(ve, None, attrs)?.keep();
+    with_scripts(ve, || for_the_admin(ve))?.keep();
     Ok(Mounted::Now)
 }
 
-/// Mounts the root with its scripts around it; undone on drop.
-pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<MountGuard> {
-    mount_with(ve, ids, Attr::empty())
+/// For whom a root is mounted, and whether the action scripts of it run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scripts {
+    /// As the verbs `mount`, `start` and `umount` do.
+    Run,
+    /// For `runscript`, which only borrows the root.
+    Skip,
 }
 
-fn mount_with(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr) -> Result<MountGuard> {
-    let (private, root) = (ve.private()?, ve.root()?);
-    scripts::on_host(ve, Action::Premount, Order::NodeFirst)?;
-    let private = ve.existing_private().map(|_| private)?;
+/// Mounts the root for its VE; undone on drop.
+pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>, scripts: Scripts) -> Result<MountGuard> {
+    match scripts {
+        Scripts::Run => with_scripts(ve, || bare(ve, ids, Attr::empty())),
+        Scripts::Skip => bare(ve, ids, Attr::empty()),
+    }
+}
+
+/// As `mount` leaves it, without scripts; undone on drop.
+pub(crate) fn for_the_admin(ve: &Ve<'_>) -> Result<MountGuard> {
+    // Users of the host can reach it there. A privileged VE's files are the host's root's by definition.
+    let privileged = ve.config.local_uid() == Some(0);
+    bare(ve, None, if privileged { Attr::empty() } else { layout::for_the_host() })
+}
+
+fn bare(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr) -> Result<MountGuard> {
+    let (private, root) = (ve.existing_private()?, ve.root()?);
     shut(ve, &private)?;
     fs::create_dir_all(&root)
         .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
@@ -55,6 +69,14 @@ fn mount_with(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr) -> Result<MountGua
     warn_if_reachable(ve, &private, kind);
     let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids, attrs)?;
     vzsys::fault::point("mount.mounted");
+    Ok(guard)
+}
+
+fn with_scripts(ve: &Ve<'_>, mount: impl FnOnce() -> Result<MountGuard>) -> Result<MountGuard> {
+    // The scripts are told both; premount may be what makes the private area appear.
+    ve.private().and(ve.root())?;
+    scripts::on_host(ve, Action::Premount, Order::NodeFirst)?;
+    let guard = mount()?;
     match scripts::on_host(ve, Action::Mount, Order::NodeFirst) {
         Ok(()) => Ok(guard),
         Err(error) => {
@@ -157,7 +179,7 @@ fn hold(ve: &Ve<'_>, root: &Path) -> Option<Vec<OwnedFd>> {
 }
 
 /// Unmounts what is mounted at and below `root`, last mounted first.
-fn umount_tree(root: &Path, busy: Busy) -> Result<()> {
+pub(crate) fn umount_tree(root: &Path, busy: Busy) -> Result<()> {
     let failed = || format!("cannot unmount {}", root.display());
     // Several mounts may be stacked on one another.
     while is_mount_point(root) {

@@ -26,11 +26,16 @@ pub(crate) fn detach(ve: &Ve<'_>, devices: Devices) -> Result<()> {
     Ok(netns::detach(ve.ctid, &ve.node.paths, devices)?)
 }
 
-/// Tells the networks around where the VE's addresses are now. In the background: it takes longer than
-/// the start, and nobody waits for it.
-pub(crate) fn announce(plan: NetPlan) {
+/// Tells the networks around where the VE's addresses are now, and looks whether another machine has one of
+/// them, for a warning in the log. In the background: it takes longer than the start, and nobody waits for it.
+pub(crate) fn announce(ve: &Ve<'_>, plan: NetPlan) {
     if !plan.steps().is_empty() {
-        vzsys::spawn::in_background(|| drop(netns::announce(&plan)));
+        vzsys::spawn::in_background(|| {
+            let _ = netns::announce(&plan);
+            for (address, owner) in netns::probe(&plan).unwrap_or_default() {
+                ve.say(-1, &format!("WARNING: address {address} is in use by {owner}"));
+            }
+        });
     }
 }
 

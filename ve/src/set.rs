@@ -10,6 +10,7 @@ use vzconf::params::Applies;
 use vzconf::{ConfFile, Config, Ctid, Exit, NetIf, VeIp, names};
 
 use crate::cgroup;
+use crate::confine;
 use crate::create::change_node;
 use crate::error::{Error, Result};
 use crate::guest;
@@ -46,6 +47,7 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
     let old = ve.config.clone();
     let new = ve.node.global.with_file(ve.ctid, Some(file.clone()));
     check_name(ve, changes)?;
+    check_devnodes(changes)?;
     let state = ve.running();
     let then = match &state {
         Some(state) => apply(ve, &old, new, &changed, changes, state)?,
@@ -70,6 +72,18 @@ fn check_name(ve: &Ve<'_>, changes: &Changes) -> Result<()> {
     match changes.value("name") {
         Some(name) if !name.is_empty() => Ok(names::check_free(&ve.node.paths, name, ve.ctid)?),
         _ => Ok(()),
+    }
+}
+
+/// A device that the host does not have would only be missed at the next start.
+fn check_devnodes(changes: &Changes) -> Result<()> {
+    match changes.devnodes().find(|node| confine::host_device(&node.name).is_none()) {
+        Some(node) => {
+            let allowed = format!("a device of the host; there is no /dev/{}", node.name);
+            let (option, value) = ("devnodes".to_owned(), node.to_string());
+            Err(vzconf::Error::BadValue { option, value, allowed }.into())
+        }
+        None => Ok(()),
     }
 }
 
@@ -191,7 +205,7 @@ fn apply_live(
         delete_addresses(ve, old, state)?;
     }
     for guard in guards {
-        net::announce(guard.commit());
+        net::announce(ve, guard.commit());
     }
     Ok(())
 }
@@ -302,6 +316,7 @@ pub fn plan_text(ve: &Ve<'_>, changes: &Changes) -> Result<String> {
     let mut file = ve.config.file().cloned().unwrap_or_else(|| ConfFile::parse(""));
     let changed = changes.apply_to(&mut file, &ve.config, ve.ctid, &change_node())?;
     check_name(ve, changes)?;
+    check_devnodes(changes)?;
     if ve.running().is_some() {
         refuse_moved_paths(&changed)?;
     } else {

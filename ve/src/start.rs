@@ -20,12 +20,12 @@ use vzsys::{Call, fault, process, spawn};
 use crate::cgroup;
 use crate::confine;
 use crate::dismantle::{self, Root};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, describe};
 use crate::exec::{self, Door};
 use crate::guest;
 use crate::ids;
 use crate::monitor::{Monitor, Order, Task};
-use crate::mount;
+use crate::mount::{self, Busy, Scripts};
 use crate::net;
 use crate::node::Ve;
 use crate::scripts;
@@ -154,9 +154,9 @@ struct Prepared {
     made: Made,
 }
 
-fn prepare(ve: &Ve<'_>, options: Options) -> Result<Prepared> {
+fn prepare(ve: &Ve<'_>, options: Options, scripts: Scripts) -> Result<Prepared> {
     let ids = ids::claim(&ve.config, ve.ctid)?;
-    let root = mount_for_start(ve, options, ids)?;
+    let root = mount_for_start(ve, options, ids, scripts)?;
     fault::point("start.mounted");
     let found = guest::detect(ve, ids)?;
     let cgroup = cgroup::create(ve, ids)?;
@@ -178,7 +178,7 @@ fn launch_failed(ctid: Ctid) -> impl Fn(LaunchError) -> Error + Copy {
 
 fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let monitor = start_monitor(ve)?;
-    let Prepared { ids, found, plan, mut made } = prepare(ve, options)?;
+    let Prepared { ids, found, plan, mut made } = prepare(ve, options, Scripts::Run)?;
     let (monitor, monitor_ref) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;
@@ -211,7 +211,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     // COMMIT: init runs.
     monitor.release().map_err(launch_failed)?;
     fault::point("start.released");
-    made.keep();
+    made.keep(ve);
     Ok(state)
 }
 
@@ -237,13 +237,13 @@ fn gone(pid: i32) -> bool {
 }
 
 impl Made {
-    fn keep(mut self) {
+    fn keep(mut self, ve: &Ve<'_>) {
         if let Some(root) = self.root {
             root.keep();
         }
         self.cgroup.commit();
         if let Some(net) = self.net {
-            net::announce(net.commit());
+            net::announce(ve, net.commit());
         }
     }
 }
@@ -255,14 +255,22 @@ pub(crate) fn boottime() -> f64 {
 }
 
 /// A root that is mounted already has the ids of the disk, for the admin; the VE needs its own.
-fn mount_for_start(ve: &Ve<'_>, options: Options, ids: Option<IdRange>) -> Result<Option<MountGuard>> {
+fn mount_for_start(
+    ve: &Ve<'_>,
+    options: Options,
+    ids: Option<IdRange>,
+    scripts: Scripts,
+) -> Result<Option<MountGuard>> {
     if ve.mounted() {
         if options.skip_remount {
             return Ok(None);
         }
-        mount::umount_root(ve, mount::Busy::Refuse)?;
+        match scripts {
+            Scripts::Run => mount::umount_root(ve, Busy::Refuse)?,
+            Scripts::Skip => mount::umount_tree(&ve.root()?, Busy::Refuse)?,
+        }
     }
-    mount::mount_root(ve, ids).map(Some)
+    mount::mount_root(ve, ids, scripts).map(Some)
 }
 
 fn plan(
@@ -410,19 +418,35 @@ pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
     State { monitor: monitor_ref, ..state }.save(&ve.run_dir())
 }
 
-/// Runs `work` in a stopped VE that has all but a running init, and takes it down again.
+/// Runs `work` in a stopped VE that has all but a running init, and takes it down again. No action script
+/// runs, and a root that the admin has mounted is mounted again afterwards.
 pub(crate) fn with_waiting_init<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
+    // A root that a killed verb left mounted is not the admin's.
+    dismantle::mend(ve)?;
     let run_dir = ve.run_dir();
     std::fs::create_dir_all(&run_dir)
         .doing(Exit::System, || format!("cannot create {}", run_dir.display()))?;
+    let mounted = ve.mounted();
     let done = waiting(ve, work);
-    let left = dismantle::dismantle(ve, Root::Keep);
-    done.map_err(|error| error.with_cleanup(left))
+    let mut left = dismantle::dismantle(ve, Root::Keep);
+    if mounted && !ve.mounted() {
+        match mount::for_the_admin(ve) {
+            Ok(guard) => guard.keep(),
+            Err(error) => left.push(describe(&error)),
+        }
+    }
+    match done {
+        Ok(value) => {
+            left.iter().for_each(|failure| ve.say(-1, &format!("WARNING: {failure}")));
+            Ok(value)
+        }
+        Err(error) => Err(error.with_cleanup(left)),
+    }
 }
 
 fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
     let monitor = start_monitor(ve)?;
-    let Prepared { ids, plan, made, .. } = prepare(ve, Options::default())?;
+    let Prepared { ids, plan, made, .. } = prepare(ve, Options::default(), Scripts::Skip)?;
     let (monitor, _) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;

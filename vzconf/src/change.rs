@@ -6,9 +6,9 @@
 //! Everything a value can be wrong in is found in the first step; the second only merges.
 mod apply;
 
-use crate::netif::Mac;
+use crate::netif::{BadNetIf, Mac};
 use crate::params::{self, Kind, Origin, Param, Verb};
-use crate::{DevNode, DeviceRule, Error, NetIf, Pci, Toggle, VeIp};
+use crate::{Access, DevNode, DeviceRule, Error, NewNetIf, Pci, Toggle, VeIp};
 
 /// What to do about parameters that a running VE takes only after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub enum Change {
         words: Vec<String>,
     },
     /// `--netif_add`
-    NetifAdd(NetIf),
+    NetifAdd(NewNetIf),
     /// `--netif_del IFNAME`
     NetifDel(String),
     /// `--netif_del all`
@@ -180,6 +180,15 @@ impl Changes {
         changes.list.extend(edits.finish()?.into_iter().map(Change::NetifEdit));
         changes.check_companions(verb)?;
         Ok(changes)
+    }
+
+    /// The devices that `--devnodes` gives to the VE.
+    pub fn devnodes(&self) -> impl Iterator<Item = &DevNode> {
+        let lists = self.list.iter().filter_map(|change| match change {
+            Change::DevNodes(nodes) => Some(nodes),
+            _ => None,
+        });
+        lists.flatten().filter(|node| node.access != Access::NONE)
     }
 
     /// The typed changes in order.
@@ -326,7 +335,7 @@ fn typed(param: &'static Param, value: String) -> Result<Change, Error> {
         Kind::Servers => word("NAMESERVER"),
         Kind::Domains => word("SEARCHDOMAIN"),
         Kind::NetifAdd => {
-            Change::NetifAdd(NetIf::parse_option(&value).map_err(|e| bad(param, &value, e.to_string()))?)
+            Change::NetifAdd(value.parse().map_err(|e: BadNetIf| bad(param, &value, e.to_string()))?)
         }
         Kind::NetifDel if value == "all" => Change::NetifDelAll,
         Kind::NetifDel => Change::NetifDel(value),

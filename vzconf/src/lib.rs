@@ -33,7 +33,7 @@ pub use exit::Exit;
 pub use ip::VeIp;
 pub use lock::Lock;
 pub use mask::Mask;
-pub use netif::{Mac, NetIf};
+pub use netif::{Mac, NetIf, NewNetIf};
 pub use paths::{Action, Paths, Script};
 pub use status::{Status, Word};
 pub use toggle::Toggle;

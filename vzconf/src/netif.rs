@@ -137,30 +137,8 @@ impl NetIf {
         })
     }
 
-    /// Parses `--netif_add`'s `if[,mac,host_if,host_mac,bridge]`. The same address is taken for both ends if `mac` is the
-    /// last field; [`NetIf::fill`] gives the rest.
-    ///
-    /// # Errors
-    /// [`BadNetIf`].
-    pub fn parse_option(text: &str) -> Result<NetIf, BadNetIf> {
-        let fields: Vec<&str> = text.split(',').collect();
-        if let Some(extra) = fields.get(5) {
-            return Err(BadNetIf::Field { field: (*extra).to_string() });
-        }
-        let field = |at: usize| fields.get(at).copied().filter(|f| !f.is_empty());
-        let mut netif = NetIf::named(fields[0])?;
-        netif.mac = field(1).map(str::parse).transpose()?;
-        netif.host_ifname = field(2).map(ifname).transpose()?;
-        netif.host_mac = field(3).map(str::parse).transpose()?;
-        netif.bridge = field(4).map(ifname).transpose()?;
-        if fields.len() == 2 {
-            netif.host_mac = netif.mac;
-        }
-        Ok(netif)
-    }
-
     /// Gives every unset field but the bridge its default.
-    pub fn fill(&mut self, ctid: Ctid, host: Mac) {
+    fn fill(&mut self, ctid: Ctid, host: Mac) {
         let host_ifname =
             self.host_ifname.get_or_insert_with(|| default_host_ifname(ctid, &self.ifname)).clone();
         self.mac.get_or_insert_with(|| Mac::generate(&self.ifname, ctid, host));
@@ -179,6 +157,52 @@ impl NetIf {
     #[must_use]
     pub fn format_list(list: &[NetIf]) -> String {
         list.iter().map(NetIf::to_string).collect::<Vec<_>>().join(";")
+    }
+}
+
+/// `--netif_add`'s `if[,mac,host_if,host_mac,bridge]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNetIf {
+    given: NetIf,
+    /// The address, given or to be generated, is the last field: it is for both ends.
+    one_mac: bool,
+}
+
+impl FromStr for NewNetIf {
+    type Err = BadNetIf;
+
+    fn from_str(text: &str) -> Result<NewNetIf, BadNetIf> {
+        let fields: Vec<&str> = text.split(',').collect();
+        if let Some(extra) = fields.get(5) {
+            return Err(BadNetIf::Field { field: (*extra).to_string() });
+        }
+        let field = |at: usize| fields.get(at).copied().filter(|f| !f.is_empty());
+        let mut netif = NetIf::named(fields[0])?;
+        netif.mac = field(1).map(str::parse).transpose()?;
+        netif.host_ifname = field(2).map(ifname).transpose()?;
+        netif.host_mac = field(3).map(str::parse).transpose()?;
+        netif.bridge = field(4).map(ifname).transpose()?;
+        Ok(NewNetIf { given: netif, one_mac: fields.len() == 2 })
+    }
+}
+
+impl NewNetIf {
+    /// The device's name in the VE.
+    #[must_use]
+    pub fn ifname(&self) -> &str {
+        &self.given.ifname
+    }
+
+    /// The device of this VE on the node whose first Ethernet address is `host`: every field but the bridge
+    /// that was not given has its default.
+    #[must_use]
+    pub fn complete(&self, ctid: Ctid, host: Mac) -> NetIf {
+        let mut netif = self.given.clone();
+        netif.fill(ctid, host);
+        if self.one_mac {
+            netif.host_mac = netif.mac;
+        }
+        netif
     }
 }
 

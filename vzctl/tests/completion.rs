@@ -157,6 +157,34 @@ fn bash_completes_with_the_script() {
 }
 
 #[test]
+fn bash_quotes_what_needs_it_and_asks_for_what_is_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = dir.path().join("vzctl");
+    fs::write(&fake, "#!/bin/sh\nprintf '%s\\n' ctid,hostname 'my db' \"$4\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&fake, mode).unwrap();
+    for (typed, current, want) in [
+        (r"my\\\ d", r"my\ d", r"ctid,hostname|my\ db|my\ d|"),
+        (r#"\"my\ d"#, "my d", "ctid,hostname|my db|my d|"),
+    ] {
+        let test = format!(
+            "source \"$0\"; COMP_WORDS=(vzlist {typed}); COMP_CWORD=1; _vzctl vzlist '{current}' vzlist; \
+             printf '%s|' \"${{COMPREPLY[@]}}\""
+        );
+        let script = dir.path().join("script");
+        fs::write(&script, Shell::Bash.script()).unwrap();
+        let output = Command::new("bash")
+            .args(["--norc", "-c", &test])
+            .arg(&script)
+            .env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), want, "{typed}: {output:?}");
+    }
+}
+
+#[test]
 fn fish_completes_with_the_script() {
     let dir = tempfile::tempdir().unwrap();
     let fake = dir.path().join("vzctl");

@@ -130,8 +130,7 @@ impl LayoutError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Missing { .. } => Exit::FsNoPrvt,
-            Self::NoIdmap { .. } => Exit::FsCantMount,
-            Self::Damaged { .. } => Exit::System,
+            Self::NoIdmap { .. } | Self::Damaged { .. } => Exit::FsCantMount,
             Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
             Self::Call { exit, .. } => *exit,
         }

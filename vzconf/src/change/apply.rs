@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 
 use super::{Change, Changed, Changes, NetIfEdit, Node};
 use crate::params::{self, Applies};
-use crate::{Access, ConfFile, Config, Ctid, DevNode, DeviceRule, Error, Exit, NetIf, Pci, Toggle, VeIp};
+use crate::{
+    Access, ConfFile, Config, Ctid, DevNode, DeviceRule, Error, Exit, NetIf, NewNetIf, Pci, Toggle, VeIp,
+};
 
 /// What a sample never gives to a VE that exists.
 const NOT_FROM_SAMPLE: [&str; 9] = [
@@ -190,10 +192,9 @@ impl Merge<'_> {
         self.put("NETIF", &NetIf::format_list(list))
     }
 
-    fn netif_add(&mut self, netif: &NetIf) -> Result<(), Error> {
+    fn netif_add(&mut self, new: &NewNetIf) -> Result<(), Error> {
         let mut list = self.netifs();
-        let mut netif = netif.clone();
-        netif.fill(self.ctid, self.node.mac);
+        let netif = new.complete(self.ctid, self.node.mac);
         match list.iter().find(|old| old.ifname == netif.ifname) {
             Some(old) if *old == netif => return Ok(()),
             Some(_) => {

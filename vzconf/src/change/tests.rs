@@ -3,7 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ConfFile, Config, Ctid, Paths};
+use crate::{ConfFile, Config, Ctid, NetIf, Paths};
 
 const NODE: Node = Node { cpus: 4, mac: Mac([0x52, 0x54, 0, 0, 0, 1]) };
 
@@ -100,6 +100,10 @@ const MERGES: &[Case] = &[
     ("", &[("cpulimit", "50%"), ("cpulimit", "30")], "CPULIMIT", "30"),
     ("", &[("iolimit", "10")], "IOLIMIT", "10485760"),
     ("", &[("diskspace", "1G:2G")], "DISKSPACE", "1048576:2097152"),
+    // libvirt wants both values of these, and nobody minds.
+    ("", &[("diskspace", "1G")], "DISKSPACE", "1048576:1048576"),
+    ("", &[("diskinodes", "5:5")], "DISKINODES", "5:5"),
+    ("", &[("numproc", "5:5")], "NUMPROC", "5"),
     ("KMEMSIZE=1:2\nKMEMSIZE=3:4", &[("kmemsize", "5:6"), ("kmemsize", "7:8")], "KMEMSIZE", "7:8"),
     ("HOSTNAME=a", &[("hostname", "")], "HOSTNAME", ""),
     ("", &[("iptables", "xt_mac nonsense")], "IPTABLES", "xt_mac"),

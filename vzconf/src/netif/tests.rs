@@ -9,9 +9,7 @@ fn ve() -> Ctid {
 }
 
 fn filled(text: &str) -> NetIf {
-    let mut netif = NetIf::parse_option(text).unwrap();
-    netif.fill(ve(), HOST);
-    netif
+    text.parse::<NewNetIf>().unwrap().complete(ve(), HOST)
 }
 
 #[test]
@@ -25,8 +23,7 @@ fn only_a_name_generates_two_different_addresses_always_the_same() {
     }
     assert_eq!(netif, filled("eth0"));
     assert_ne!(netif.mac, filled("eth1").mac);
-    let mut elsewhere = NetIf::parse_option("eth0").unwrap();
-    elsewhere.fill(ve(), Mac([2, 0, 0, 0, 0, 1]));
+    let elsewhere = "eth0".parse::<NewNetIf>().unwrap().complete(ve(), Mac([2, 0, 0, 0, 0, 1]));
     assert_ne!(netif.mac, elsewhere.mac);
 }
 
@@ -35,6 +32,9 @@ fn a_last_mac_is_for_both_ends_and_an_empty_field_is_generated() {
     let netif = filled("eth0,00:18:51:aa:bb:cc");
     assert_eq!(netif.mac.unwrap().to_string(), "00:18:51:AA:BB:CC");
     assert_eq!(netif.mac, netif.host_mac);
+    let netif = filled("eth0,");
+    assert_eq!((netif.mac, netif.host_mac), (filled("eth0").mac, filled("eth0").mac));
+    assert_ne!(filled("eth0,,").mac, filled("eth0,,").host_mac);
     let netif = filled("eth2,,veth7,,br0");
     assert_eq!((netif.host_ifname.as_deref(), netif.bridge.as_deref()), (Some("veth7"), Some("br0")));
     assert_ne!(netif.mac, netif.host_mac);
@@ -66,7 +66,7 @@ fn bad_forms_are_refused() {
         "eth0,,a,,b,c",
         "a;b",
     ] {
-        assert!(NetIf::parse_option(text).is_err(), "{text}");
+        assert!(text.parse::<NewNetIf>().is_err(), "{text}");
     }
     for text in
         ["eth0", "bridge=br0", "ifname=", "ifname=a,mac=1", "ifname=a,speed=9", "ifname=a,mac_filter=yes"]
@@ -122,7 +122,7 @@ proptest! {
 
     #[test]
     fn any_text_is_parsed_or_refused(text in ".{0,60}") {
-        let _ = NetIf::parse_option(&text);
+        let _ = text.parse::<NewNetIf>();
         let _ = NetIf::parse_list(&text);
     }
 }

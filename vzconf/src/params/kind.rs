@@ -2,7 +2,7 @@
 use std::str::FromStr;
 
 use crate::units::{Rounding, SizeError, UNLIMITED, format_amount, parse_amount};
-use crate::{DevNode, DeviceRule, Mac, Mask, NetIf, Pair, Pci, Toggle, Unit, VeIp, names, netif};
+use crate::{DevNode, DeviceRule, Mac, Mask, NetIf, NewNetIf, Pair, Pci, Toggle, Unit, VeIp, names, netif};
 
 /// The capabilities that can be switched, the field's own first.
 pub const CAPABILITIES: &[&str] = &[
@@ -217,7 +217,7 @@ impl Kind {
             Kind::MountOpts => keep(text.chars().all(|c| c.is_ascii_alphanumeric() || "_=,.-:".contains(c))),
             Kind::Password => keep(is_password(text)),
             Kind::Ubc(unit) => ubc(text, unit, origin),
-            Kind::Disk(unit) => ubc(text, unit, origin).filter(|v| !v.contains("unlimited")),
+            Kind::Disk(unit) => disk(text, unit, origin),
             Kind::Ram => ram(text),
             Kind::CpuLimit => cpu_limit(text, origin),
             Kind::CpuMask if text == "auto" => Some(own()),
@@ -230,7 +230,7 @@ impl Kind {
             Kind::NetifAdd if origin == Origin::File => {
                 NetIf::parse_list(text).ok().map(|l| NetIf::format_list(&l))
             }
-            Kind::NetifAdd => NetIf::parse_option(text).ok().map(|_| own()),
+            Kind::NetifAdd => text.parse::<NewNetIf>().ok().map(|_| own()),
             Kind::NetifDel => keep(text == "all" || netif::is_ifname(text)),
             Kind::Ifname => keep(netif::is_ifname(text)),
             Kind::Bridge => keep(text.is_empty() || netif::is_ifname(text)),
@@ -397,12 +397,21 @@ fn is_password(text: &str) -> bool {
     })
 }
 
-fn ubc(text: &str, unit: Unit, origin: Origin) -> Option<String> {
-    let pair = match origin {
+fn pair(text: &str, unit: Unit, origin: Origin) -> Option<Pair> {
+    match origin {
         Origin::Option => Pair::parse(text, unit).ok(),
         Origin::File => Pair::parse_clamped(text, unit).ok().map(|(pair, _)| pair),
-    };
-    pair.map(|p| p.to_string())
+    }
+}
+
+fn ubc(text: &str, unit: Unit, origin: Origin) -> Option<String> {
+    pair(text, unit, origin).map(|pair| pair.to_string())
+}
+
+/// Always both values: libvirt reads no DISKSPACE without a colon.
+fn disk(text: &str, unit: Unit, origin: Origin) -> Option<String> {
+    let Pair { barrier, limit } = pair(text, unit, origin)?;
+    (barrier < UNLIMITED && limit < UNLIMITED).then(|| format!("{barrier}:{limit}"))
 }
 
 fn ram(text: &str) -> Option<String> {

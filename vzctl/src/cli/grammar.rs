@@ -10,7 +10,7 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use vzconf::Exit;
-use vzconf::params::Origin;
+use vzconf::params::{self, Origin};
 
 use super::error::UsageError;
 use super::option::{GENERAL, Opt};
@@ -168,7 +168,10 @@ fn found(word: &Word, matches: &mut ArgMatches) -> Result<Vec<Found>, UsageError
 fn checked(opt: &Opt, value: OsString) -> Result<Value, UsageError> {
     let bad = |value: &str| UsageError::value(format!("Bad parameter for --{}: {value}", opt.long));
     let given = value.into_string().map_err(|raw| bad(&raw.to_string_lossy()))?;
-    let Some(param) = opt.param else { return Ok(Value { stored: given.clone(), given }) };
+    // Of modules the unknown ones are left out, with a warning, by whoever applies them.
+    let Some(param) = opt.param.filter(|param| param.kind != params::Kind::IptablesModules) else {
+        return Ok(Value { stored: given.clone(), given });
+    };
     match param.kind.canonical(&given, Origin::Option) {
         Ok(stored) => Ok(Value { stored, given }),
         Err(expected) => Err(bad(&given).advise(format!("Expected: {expected}"))),

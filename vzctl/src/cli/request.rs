@@ -122,7 +122,7 @@ fn request(verb: &OsString, rest: Vec<OsString>) -> Result<Request, UsageError> 
 /// A verb of OpenVZ that a later version will have.
 fn not_yet(verb: &str) -> UsageError {
     UsageError::with_exit(Exit::BadKernel, format!("vzctl {verb} is not available in this version"))
-        .advise("Verbs of this version: vzctl --help")
+        .advise("See NOT AVAILABLE YET in vzctl(8); verbs of this version: vzctl --help")
 }
 
 fn bad_command(name: &str) -> UsageError {

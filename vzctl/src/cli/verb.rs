@@ -203,4 +203,13 @@ impl Verb {
             _ => code,
         }
     }
+
+    /// The same when it ended with an error. What is found out before the verb begins (who may run it, vz.conf,
+    /// which container) has the same code for every verb.
+    pub fn failure_code(&self, exit: Exit) -> u8 {
+        match exit {
+            Exit::NoConfig | Exit::NoAccess | Exit::NoVeConfig | Exit::InvalidValue => exit.code(),
+            _ => self.exit_code(exit.code()),
+        }
+    }
 }

@@ -2,8 +2,10 @@
 # Made by: vzctl completion fish >/etc/fish/completions/vzctl.fish
 
 function __vzctl_complete
-    set -l words (commandline -opc) (commandline -ct)
-    set -l lines (vzctl __complete line $words 2>/dev/null)
+    # What the word means, without the quotes and backslashes it is typed with; a quote may still be open.
+    set -l current (string unescape -- (commandline -ct))
+    or set current (string trim --left --chars '"\'' -- (commandline -ct))
+    set -l lines (vzctl __complete line (commandline -opc) "$current" 2>/dev/null)
     if test "$lines[1]" = ':paths'
         __fish_complete_path (commandline -ct)
     else

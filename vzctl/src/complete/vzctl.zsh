@@ -4,8 +4,10 @@
 
 _vzctl() {
     local line word about
-    local -a lines candidates
-    lines=("${(@f)$(vzctl __complete line "${(@)words[1,CURRENT]}" 2>/dev/null)}")
+    local -a lines candidates more
+    # What the words mean, without the quotes and backslashes they are typed with.
+    word=${(Q)${words[CURRENT]#[\"\']}}
+    lines=("${(@f)$(vzctl __complete line "${(@Q)words[1,CURRENT-1]}" "$word" 2>/dev/null)}")
     if [[ ${lines[1]} == ':paths' ]]; then
         _files
         return
@@ -21,7 +23,9 @@ _vzctl() {
             candidates+=("$word")
         fi
     done
-    _describe -V 'argument' candidates
+    # A list may go on.
+    [[ ${words[CURRENT]} == *,* ]] && more=(-S '')
+    _describe -V 'argument' candidates "${(@)more}"
 }
 
 if [[ ${funcstack[1]-} == _vzctl ]]; then

@@ -1,6 +1,7 @@
-//! The log file: one line an event, one `write` a line, opened at the first line.
+//! The log file: one line an event, one `write` a line. It is opened for each: a copy of the process that works on in the
+//! background has none of its files, and whoever rotates the log needs not tell us.
 
-use std::cell::OnceCell;
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -39,13 +40,13 @@ impl LogSettings {
 pub(super) struct Log {
     settings: LogSettings,
     program: &'static str,
-    /// `None` inside if it could not be opened; that was told once.
-    file: OnceCell<Option<File>>,
+    /// It could not be opened; that was told once.
+    broken: Cell<bool>,
 }
 
 impl Log {
     pub(super) fn new(settings: LogSettings, program: &'static str) -> Self {
-        Self { settings, program, file: OnceCell::new() }
+        Self { settings, program, broken: Cell::new(false) }
     }
 
     /// Appends a line, if the level is logged.
@@ -54,23 +55,17 @@ impl Log {
     /// The first time the file cannot be opened or written: the sentence to show.
     pub(super) fn line(&self, ct: Option<Ctid>, level: i32, message: &str) -> Result<(), String> {
         let settings = &self.settings;
-        if !settings.enabled || settings.level < level {
+        if !settings.enabled || settings.level < level || self.broken.get() {
             return Ok(());
         }
-        let mut complaint = Ok(());
-        let file = self.file.get_or_init(|| {
-            let opened = open(settings);
-            complaint = opened.as_ref().map(|_| ()).map_err(|cause| {
-                format!("WARNING: cannot write the log file {}: {cause}", settings.file.display())
-            });
-            opened.ok()
-        });
-        if let Some(mut file) = file.as_ref() {
-            let line = format_line(&jiff::Zoned::now(), self.program, ct, message);
-            // A full disk must not stop what is being done, and the console has said it already.
-            let _ = file.write_all(line.as_bytes());
-        }
-        complaint
+        let mut file = open(settings).map_err(|cause| {
+            self.broken.set(true);
+            format!("WARNING: cannot write the log file {}: {cause}", settings.file.display())
+        })?;
+        let line = format_line(&jiff::Zoned::now(), self.program, ct, message);
+        // A full disk must not stop what is being done, and the console has said it already.
+        let _ = file.write_all(line.as_bytes());
+        Ok(())
     }
 }
 

@@ -54,7 +54,7 @@ fn container(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) 
         Ok(code) => ExitCode::from(verb.exit_code(code)),
         Err(error) => {
             report.failure(verb, &ct.0, error.exit(), &error, error.hint());
-            ExitCode::from(verb.exit_code(error.exit().code()))
+            ExitCode::from(verb.failure_code(error.exit()))
         }
     }
 }
