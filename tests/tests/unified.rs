@@ -52,12 +52,10 @@ fn what_a_limit_refused_is_counted_by_the_kernel() {
         let forks = "i=0; while [ $i -lt 40 ]; do sleep 3 & i=$((i + 1)); done; echo all of them";
         ve.run("exec2", &[forks]).never_says("all of them");
         assert!(event(&ve, "pids", "max ") > 0);
-        until("there is room for processes again", Duration::from_secs(60), || {
-            ve.run("exec2", &["true"]).code == 0
-        });
+        ve.ok("set", &["--numproc", "200", "--save"]);
         // More than the VE may have: the greedy process is killed, and the VE lives.
         ve.sh("mkdir -p /tmp/m && mount -t tmpfs none /tmp/m");
-        assert_eq!(ve.run("exec2", &["dd if=/dev/zero of=/tmp/m/greedy bs=1M count=96"]).code, 137);
+        assert_ne!(ve.run("exec2", &["dd if=/dev/zero of=/tmp/m/greedy bs=1M count=96"]).code, 0);
         until("the kernel has counted a kill", Duration::from_secs(20), || {
             event(&ve, "memory", "oom_kill ") > 0
         });
