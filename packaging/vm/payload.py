@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 # Read by tests; the sources for the names of fault points.
-FILES = ["Cargo.toml", "packaging/conf", "packaging/etc"]
+FILES = ["Cargo.toml", "packaging/conf", "packaging/etc", "packaging/man"]
 ROOMS = ["ve", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
 
 
