@@ -48,7 +48,8 @@ def run(kernel, cache, root, of_kernel, disk, wanted, results):
 
 
 def _see(one, two):
-    ping = "for i in $(seq 60); do if ping -q -c 1 -W 2 192.0.2.{}; then exit 0; fi; sleep 0.5; done; exit 1"
+    ping = "for i in $(seq 60); do if ping -q -c 1 -W 2 192.0.2.{} >/dev/null; then exit 0; fi; sleep 0.5; done; " \
+           "ip -s link; ip address; ip neigh; exit 1"
     return [(one, ping.format(2)), (two, ping.format(1))]
 
 

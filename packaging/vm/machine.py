@@ -77,7 +77,8 @@ class Machine:
         self._agent = os.path.join(self.work, "agent")
         words = f"console=ttyS0 root=/dev/vda panic=-1 mitigations=off quiet"
         if link:
-            words += f" vm.number={number}"
+            # A name that the device has from the start.
+            words += f" net.ifnames=0 vm.number={number}"
         cpu = "host" if self.accelerator == "kvm" else "max"
         line = [QEMU, "-accel", self.accelerator, "-cpu", cpu, "-smp", "2", "-m", str(MEMORY), "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", *_boot(kernel, words),

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    ino: u64,
+    text: String,
     pid: u32,
     stale: bool,
     held: bool,
@@ -81,7 +81,7 @@ impl Lock {
         let mut stale = false;
         for _ in 0..=TRIES {
             match link_new(dir, ctid, doing, &path) {
-                Ok(ino) => return Ok(Lock { path, ino, pid: std::process::id(), stale, held: true }),
+                Ok(text) => return Ok(Lock { path, text, pid: std::process::id(), stale, held: true }),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(fail(e)),
             }
@@ -117,7 +117,7 @@ impl Lock {
     /// Who holds the lock now, if a living process does. Takes nothing.
     #[must_use]
     pub fn holder(dir: &Path, ctid: Ctid) -> Option<Holder> {
-        let (_, content) = look(&dir.join(format!("{ctid}.lck"))).ok()??;
+        let content = look(&dir.join(format!("{ctid}.lck"))).ok()??;
         let (pid, started) = parse(&content)?;
         living(pid, started)
     }
@@ -147,11 +147,9 @@ impl Lock {
             return Ok(());
         }
         // An admin may have removed our file and another command taken the lock: theirs stays.
-        match fs::symlink_metadata(&self.path) {
-            Ok(meta) if meta.ino() == self.ino => fs::remove_file(&self.path),
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
+        match look(&self.path)? {
+            Some(content) if content == self.text.as_bytes() => fs::remove_file(&self.path),
+            _ => Ok(()),
         }
     }
 }
@@ -163,57 +161,64 @@ impl Drop for Lock {
     }
 }
 
-/// Writes a file of our own and links it to the lock's name; returns its inode.
-fn link_new(dir: &Path, ctid: Ctid, doing: &str, path: &Path) -> io::Result<u64> {
+/// Writes a file of our own and links it to the lock's name; returns its text.
+fn link_new(dir: &Path, ctid: Ctid, doing: &str, path: &Path) -> io::Result<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let pid = std::process::id();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temp = dir.join(format!("{ctid}.lck{pid:06}{number}"));
     let _ = fs::remove_file(&temp);
-    let started = start_time(pid).map(|(ticks, _)| ticks).unwrap_or_default();
+    let started = Stat::of(pid).map(|stat| stat.started).unwrap_or_default();
     let text = format!("{pid}\n{doing}\n{started}\n");
-    let made: io::Result<u64> = (|| {
+    let made: io::Result<()> = (|| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temp)?;
         file.write_all(text.as_bytes())?;
-        fs::hard_link(&temp, path)?;
-        Ok(file.metadata()?.ino())
+        fs::hard_link(&temp, path)
     })();
     let _ = fs::remove_file(&temp);
     match made {
         Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            symlink(text, path)?;
-            Ok(fs::symlink_metadata(path)?.ino())
+            symlink(&text, path)?;
         }
-        made => made,
+        made => made?,
     }
+    Ok(text)
 }
 
 /// Tells whose the lock is, and removes it if that is nobody's.
 fn inspect_or_remove(dir: &Path, path: &Path) -> io::Result<Found> {
     let settled = Instant::now() + SETTLE;
-    let (ino, parsed) = loop {
-        let Some((ino, content)) = look(path)? else { return Ok(Found::Gone) };
-        match parse(&content) {
-            Some(parsed) => break (ino, Some(parsed)),
-            None if Instant::now() >= settled => break (ino, None),
-            None => std::thread::sleep(Duration::from_millis(20)),
+    loop {
+        match look(path)? {
+            None => return Ok(Found::Gone),
+            Some(content) => match parse(&content) {
+                Some((pid, started)) => match living(pid, started) {
+                    Some(holder) => return Ok(Found::Held(holder)),
+                    None => break,
+                },
+                None if Instant::now() >= settled => break,
+                None => std::thread::sleep(Duration::from_millis(20)),
+            },
         }
-    };
-    if let Some(holder) = parsed.and_then(|(pid, started)| living(pid, started)) {
-        return Ok(Found::Held(holder));
     }
-    // Two commands may see the same stale lock. Whoever removes it must hold the directory's flock and find it still in
-    // place, so that the second one does not remove the fresh lock of the first.
+    // Two commands may see the same stale lock. Whoever removes it must hold the directory's flock and find it stale
+    // then: the second one would remove the fresh lock of the first, whose inode may have the number of the stale one.
     let dir = fs::File::open(dir)?;
     flock(&dir, FlockOperation::LockExclusive)?;
-    match look(path)? {
-        Some((there, _)) if there == ino => fs::remove_file(path).map(|()| Found::Stale),
-        _ => Ok(Found::Gone),
+    let Some(content) = look(path)? else { return Ok(Found::Gone) };
+    if parse(&content).is_some_and(|(pid, started)| living(pid, started).is_some()) {
+        return Ok(Found::Gone);
+    }
+    match fs::remove_file(path) {
+        Ok(()) => Ok(Found::Stale),
+        // By hand.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Gone),
+        Err(e) => Err(e),
     }
 }
 
-/// The inode and the text of a lock; `None` when there is none.
-fn look(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
+/// The text of a lock; `None` when there is none.
+fn look(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits() as i32;
     let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -225,13 +230,12 @@ fn look(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     };
     let mut content = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(&file, 4096), &mut content)?;
-    Ok(Some((file.metadata()?.ino(), content)))
+    Ok(Some(content))
 }
 
-fn look_at_link(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
-    let found = fs::symlink_metadata(path).and_then(|meta| Ok((meta.ino(), fs::read_link(path)?)));
-    match found {
-        Ok((ino, target)) => Ok(Some((ino, target.into_os_string().into_encoded_bytes()))),
+fn look_at_link(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read_link(path) {
+        Ok(target) => Ok(Some(target.into_os_string().into_encoded_bytes())),
         // Gone, or a file again: looked at anew in the next round.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => Ok(None),
         Err(e) => Err(e),
@@ -247,14 +251,14 @@ fn parse(content: &[u8]) -> Option<(u32, Option<u64>)> {
     Some((pid, started))
 }
 
-/// The process, unless it is dead (a zombie is, and what has no memory any more) or another one under the same pid.
+/// The process, unless it is dead (a zombie is, and one that is ending) or another one under the same pid.
 fn living(pid: u32, started: Option<u64>) -> Option<Holder> {
-    let (ticks, state) = start_time(pid)?;
-    if matches!(state, 'Z' | 'X') || started.is_some_and(|wanted| wanted != ticks) {
+    let stat = Stat::of(pid)?;
+    if stat.is_over() || started.is_some_and(|wanted| wanted != stat.started) {
         return None;
     }
-    // A process that is ending loses its memory before its state tells.
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|raw| !raw.is_empty())?;
+    // Empty while a process is just becoming another program.
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let cmdline = String::from_utf8_lossy(&raw)
         .chars()
         .map(|c| if c == '\0' || c.is_control() { ' ' } else { c })
@@ -262,14 +266,34 @@ fn living(pid: u32, started: Option<u64>) -> Option<Holder> {
     Some(Holder { pid, cmdline: cmdline.trim_end().to_string() })
 }
 
-/// When a process started, and its state letter.
-fn start_time(pid: u32) -> Option<(u64, char)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The name in parentheses may hold anything, blanks and parentheses too.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((fields.nth(18)?.parse().ok()?, state))
+/// What `/proc/PID/stat` tells of a process.
+struct Stat {
+    state: char,
+    flags: u64,
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Stat> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // The name in parentheses may hold anything, blanks and parentheses too.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        Some(Stat {
+            state: fields.next()?.chars().next()?,
+            flags: fields.nth(5)?.parse().ok()?,
+            started: fields.nth(12)?.parse().ok()?,
+        })
+    }
+
+    /// Whether it runs no code of a program any more. A process that is ending is marked so before its state tells, and
+    /// a thread of the kernel, which may have the pid of a holder from before a reboot, never held a lock.
+    fn is_over(&self) -> bool {
+        // From include/linux/sched.h; both have their values since 2.6.
+        const PF_EXITING: u64 = 0x4;
+        const PF_KTHREAD: u64 = 0x0020_0000;
+        matches!(self.state, 'Z' | 'X') || self.flags & (PF_EXITING | PF_KTHREAD) != 0
+    }
 }
 
 fn wait_for_exit(pid: u32, at_most: Duration) {
@@ -335,7 +359,7 @@ mod tests {
     fn on_a_full_disk_the_lock_is_a_link_and_counts_as_well() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("101.lck");
-        let (started, _) = start_time(std::process::id()).unwrap();
+        let started = Stat::of(std::process::id()).unwrap().started;
         symlink(format!("{}\nstop\n{started}\n", std::process::id()), &path).unwrap();
         assert_eq!(Lock::acquire(tmp.path(), ve()).unwrap_err().exit().code(), 9);
         assert_eq!(Lock::holder(tmp.path(), ve()).unwrap().pid, std::process::id());
@@ -360,7 +384,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let mut child = Command::new("true").spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while start_time(child.id()).unwrap().1 != 'Z' {
+        while Stat::of(child.id()).unwrap().state != 'Z' {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
@@ -399,6 +423,7 @@ mod tests {
                             let dead = lock.path().with_extension("dead");
                             fs::write(&dead, "2147483646\n\n").unwrap();
                             fs::rename(&dead, lock.path()).unwrap();
+                            std::mem::forget(lock);
                         }
                     }
                 });
