@@ -1,6 +1,6 @@
 """Two machines on a private link, each with sshd: what crosses hosts is tested on them."""
 
-import socket
+import tempfile
 import time
 
 import groups
@@ -10,6 +10,7 @@ import report
 GROUP = "two machines"
 TESTS = ["both boot, and see one another", "each logs in to the other by ssh", "a container's files cross by ssh"]
 DEADLINE = 240
+LINK_STATE = "ip -s link; ip address; ip neigh"
 
 
 def tests(filters):
@@ -20,14 +21,12 @@ def tests(filters):
 
 def run(kernel, cache, root, of_kernel, disk, wanted, results):
     """Boots both and goes through the tests; the first failure ends it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     done = []
     started = time.monotonic()
     try:
-        with machine.Machine(cache, root, of_kernel, disk, number=1, link=("listen", port)) as one, \
-                machine.Machine(cache, root, of_kernel, disk, number=2, link=("connect", port)) as two:
+        with tempfile.TemporaryDirectory(prefix="vm-link-") as wire, \
+                machine.Machine(cache, root, of_kernel, disk, number=1, link=wire) as one, \
+                machine.Machine(cache, root, of_kernel, disk, number=2, link=wire) as two:
             one.boot(DEADLINE)
             two.boot(DEADLINE)
             for test, steps in zip(tests([]), (_see, _log_in, _copy)):
@@ -35,7 +34,8 @@ def run(kernel, cache, root, of_kernel, disk, wanted, results):
                 for vm, script in steps(one, two):
                     code, output = vm.run(["sh", "-euc", script], deadline=DEADLINE)
                     if code != 0:
-                        raise machine.Hung(f"exit {code} of\n{script}\n{output}")
+                        _, other = (two if vm is one else one).run(["sh", "-c", LINK_STATE], deadline=60)
+                        raise machine.Hung(f"exit {code} of\n{script}\n{output}\nthe other machine:\n{other}")
                 done.append(test.name)
                 if test in wanted:
                     results.add(kernel, test, report.PASS, "", time.monotonic() - started)
@@ -48,8 +48,8 @@ def run(kernel, cache, root, of_kernel, disk, wanted, results):
 
 
 def _see(one, two):
-    ping = "for i in $(seq 60); do if ping -q -c 1 -W 2 192.0.2.{} >/dev/null; then exit 0; fi; sleep 0.5; done; " \
-           "ip -s link; ip address; ip neigh; exit 1"
+    ping = "for i in $(seq 60); do if ping -q -c 1 -W 2 192.0.2.{} >/dev/null; then exit 0; fi; sleep 0.5; done; " + \
+        f"{LINK_STATE}; exit 1"
     return [(one, ping.format(2)), (two, ping.format(1))]
 
 

@@ -92,8 +92,9 @@ class Machine:
             line += ["-drive", f"id={name},file={image},format=raw,if=none,snapshot=on,cache=unsafe",
                      "-device", f"virtio-blk-pci,drive={name},serial={name}"]
         if link:
-            kind, port = link
-            line += ["-netdev", f"socket,id=link,{kind}=127.0.0.1:{port}",
+            # Datagrams: neither machine waits for the other, and none is lost to a connection that came too early.
+            line += ["-netdev", f"dgram,id=link,local.type=unix,local.path={link}/{number},"
+                                f"remote.type=unix,remote.path={link}/{3 - number}",
                      "-device", f"virtio-net-pci,netdev=link,mac=52:54:00:00:00:0{number},romfile="]
         return line
 
