@@ -15,6 +15,7 @@
 //! All calls need root, but for detection and reading.
 #![forbid(unsafe_code)]
 
+mod beancounter;
 mod devices;
 mod disk;
 mod error;
@@ -27,10 +28,13 @@ mod limits;
 mod mountinfo;
 mod population;
 mod removal;
+mod resource;
+pub mod text;
 mod tree;
 mod usage;
 mod ve_cgroup;
 
+pub use beancounter::{Beancounter, Counter};
 pub use devices::DevicePolicy;
 pub use disk::Disk;
 pub use error::{Error, Result};
@@ -39,5 +43,6 @@ pub use join::JoinPlan;
 pub use limit_apply::Applied;
 pub use limit_plan::Unenforced;
 pub use limits::{Limits, Param, Selection};
+pub use resource::{Counted, Resource};
 pub use usage::{CpuTime, Usage};
 pub use ve_cgroup::VeCgroup;

@@ -1,5 +1,6 @@
 //! What `vzlist` knows of one VE: plain typed data, made by [`super::source`] or by a test's hand.
 
+pub use beancounters::Resource;
 use vzconf::Ctid;
 
 /// How a VE stands. The order is the sort order of the `status` column.
@@ -68,87 +69,6 @@ impl Counter {
             Column::Barrier => Some(self.barrier),
             Column::Limit => Some(self.limit),
             Column::Failcnt => self.failcnt,
-        }
-    }
-}
-
-/// The beancounters `vzlist` shows, in its own (and the kernel's) order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the parameter of the same name")]
-pub enum Resource {
-    Kmemsize,
-    Lockedpages,
-    Privvmpages,
-    Shmpages,
-    Numproc,
-    Physpages,
-    Vmguarpages,
-    Oomguarpages,
-    Numtcpsock,
-    Numflock,
-    Numpty,
-    Numsiginfo,
-    Tcpsndbuf,
-    Tcprcvbuf,
-    Othersockbuf,
-    Dgramrcvbuf,
-    Numothersock,
-    Dcachesize,
-    Numfile,
-    Numiptent,
-    Swappages,
-}
-
-impl Resource {
-    /// All of them, in order.
-    pub const ALL: [Self; 21] = [
-        Self::Kmemsize,
-        Self::Lockedpages,
-        Self::Privvmpages,
-        Self::Shmpages,
-        Self::Numproc,
-        Self::Physpages,
-        Self::Vmguarpages,
-        Self::Oomguarpages,
-        Self::Numtcpsock,
-        Self::Numflock,
-        Self::Numpty,
-        Self::Numsiginfo,
-        Self::Tcpsndbuf,
-        Self::Tcprcvbuf,
-        Self::Othersockbuf,
-        Self::Dgramrcvbuf,
-        Self::Numothersock,
-        Self::Dcachesize,
-        Self::Numfile,
-        Self::Numiptent,
-        Self::Swappages,
-    ];
-
-    /// Its name, as in the field table and (in upper case) in config files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kmemsize => "kmemsize",
-            Self::Lockedpages => "lockedpages",
-            Self::Privvmpages => "privvmpages",
-            Self::Shmpages => "shmpages",
-            Self::Numproc => "numproc",
-            Self::Physpages => "physpages",
-            Self::Vmguarpages => "vmguarpages",
-            Self::Oomguarpages => "oomguarpages",
-            Self::Numtcpsock => "numtcpsock",
-            Self::Numflock => "numflock",
-            Self::Numpty => "numpty",
-            Self::Numsiginfo => "numsiginfo",
-            Self::Tcpsndbuf => "tcpsndbuf",
-            Self::Tcprcvbuf => "tcprcvbuf",
-            Self::Othersockbuf => "othersockbuf",
-            Self::Dgramrcvbuf => "dgramrcvbuf",
-            Self::Numothersock => "numothersock",
-            Self::Dcachesize => "dcachesize",
-            Self::Numfile => "numfile",
-            Self::Numiptent => "numiptent",
-            Self::Swappages => "swappages",
         }
     }
 }
