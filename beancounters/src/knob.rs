@@ -4,8 +4,10 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// No file read here is longer, but for lists of processes and `memory.stat`.
+/// No file read by [`read`] is longer.
 const LONGEST: usize = 4096;
+/// Nor `memory.stat`, which grows with every kernel.
+const LONGEST_STAT: usize = 16384;
 
 /// The content of a small file without the last line break.
 ///
@@ -16,6 +18,23 @@ pub(crate) fn read(path: &Path) -> Result<String, Errno> {
     let mut buffer = [0u8; LONGEST];
     let n = rustix::io::read(&fd, &mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..n]).trim_end().to_owned())
+}
+
+/// The same for `memory.stat`.
+///
+/// # Errors
+/// The errno of open(2) or read(2).
+pub(crate) fn read_long(path: &Path) -> Result<String, Errno> {
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let mut buffer = vec![0u8; LONGEST_STAT];
+    let mut read = 0;
+    loop {
+        match rustix::io::read(&fd, &mut buffer[read..])? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    Ok(String::from_utf8_lossy(&buffer[..read]).trim_end().to_owned())
 }
 
 /// Writes a value with one write(2), as the kernel wants it.

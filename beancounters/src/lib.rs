@@ -8,7 +8,12 @@
 //!      ├── processes, freeze, kill_all, wait_empty, remove
 //!      ├── Limits::apply             what it may use: pure plan, then writes
 //!      ├── DevicePolicy::apply       what it may open
-//!      └── Usage::read               what it uses
+//!      ├── Usage::read               what it uses, for lists
+//!      └── Reading::of_cgroup        what it uses, for the table
+//!             │
+//!          Record ── highest uses and refusals, kept in /run/vz/CTID while the VE runs
+//!             │
+//!          Beancounter ── text       the table
 //! ```
 //!
 //! Not here: what is printed about limits (the fronts), disk space (templates), traffic (netns).
@@ -16,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod beancounter;
+mod configured;
 mod devices;
 mod disk;
 mod error;
@@ -27,6 +33,8 @@ mod limit_plan;
 mod limits;
 mod mountinfo;
 mod population;
+mod reading;
+mod record;
 mod removal;
 mod resource;
 pub mod text;
@@ -35,6 +43,7 @@ mod usage;
 mod ve_cgroup;
 
 pub use beancounter::{Beancounter, Counter};
+pub use configured::configured;
 pub use devices::DevicePolicy;
 pub use disk::Disk;
 pub use error::{Error, Result};
@@ -43,6 +52,8 @@ pub use join::JoinPlan;
 pub use limit_apply::Applied;
 pub use limit_plan::Unenforced;
 pub use limits::{Limits, Param, Selection};
+pub use reading::{Count, Reading};
+pub use record::Record;
 pub use resource::{Counted, Resource};
 pub use usage::{CpuTime, Usage};
 pub use ve_cgroup::VeCgroup;

@@ -60,10 +60,7 @@ impl Usage {
 }
 
 fn number(ve: &VeCgroup, controller: Controller, v1: &str, v2: &str) -> Option<u64> {
-    match ve.v1_dir(controller) {
-        Some(dir) => knob::number(&dir.join(v1)),
-        None => knob::number(&ve.v2_dir()?.join(v2)),
-    }
+    knob::number(&ve.file(controller, v1, v2)?)
 }
 
 /// Held, peak, swap; in pages.

@@ -105,6 +105,14 @@ impl VeCgroup {
         self.hierarchies.v1_with(controller).map(|mount| self.dir_in(mount))
     }
 
+    /// A file of this controller, by its name in either generation.
+    pub(crate) fn file(&self, controller: Controller, v1: &str, v2: &str) -> Option<PathBuf> {
+        match self.v1_dir(controller) {
+            Some(dir) => Some(dir.join(v1)),
+            None => Some(self.v2_dir()?.join(v2)),
+        }
+    }
+
     /// The directory that is asked first.
     pub(crate) fn main_dir(&self) -> Option<PathBuf> {
         self.hierarchies.mounts().next().map(|mount| self.dir_in(mount))

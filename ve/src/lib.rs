@@ -5,6 +5,7 @@
 //! is mended by the next verb.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 mod cgroup;
 pub mod confine;
 pub mod console;
@@ -16,6 +17,7 @@ pub mod ended;
 mod error;
 pub mod exec;
 mod guest;
+mod host_accounts;
 mod ids;
 pub mod monitor;
 pub mod mount;

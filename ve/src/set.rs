@@ -9,6 +9,7 @@ use vzconf::change::{Changed, Changes, SetMode};
 use vzconf::params::Applies;
 use vzconf::{ConfFile, Config, Ctid, Exit, NetIf, VeIp, names};
 
+use crate::accounts;
 use crate::cgroup;
 use crate::confine;
 use crate::create::change_node;
@@ -125,7 +126,7 @@ fn apply(
     let restart = restart_needed(ve, changed, changes)?;
     ve.config = new;
     match apply_live(ve, old, changed, changes, state) {
-        Ok(()) => {}
+        Ok(()) => accounts::changed(&ve.config, ve.ctid, &ve.run_dir(), changed),
         Err(error) => {
             if changes.save {
                 ve.say(-1, "Error: failed to apply some parameters, not saving configuration file!");

@@ -17,6 +17,7 @@ use vzsys::mount::MountGuard;
 use vzsys::process::{Ended, PidFd, ProcRef};
 use vzsys::{Call, fault, process, spawn};
 
+use crate::accounts;
 use crate::cgroup;
 use crate::confine;
 use crate::dismantle::{self, Root};
@@ -206,6 +207,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
         stop: found.guest.stop().into(),
         tells_ready: found.guest.tells_ready(),
     };
+    accounts::begin(&ve.config, ve.ctid, &ve.run_dir());
     state.save(&ve.run_dir())?;
     fault::point("start.saved");
     // COMMIT: init runs.

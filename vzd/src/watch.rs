@@ -5,12 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use ve::accounts::Meter;
 use ve::monitor::Order;
-use vzsys::process::{Ended, PidFd, ProcRef};
+use vzsys::process::{Ended, PidFd, ProcRef, timespec};
 
 use crate::console::Console;
+
+/// How often the counters are read that the kernel keeps no highest value of.
+const SAMPLE: Duration = Duration::from_secs(5);
 
 /// The VE's init, as we know it.
 #[derive(Debug)]
@@ -63,12 +68,22 @@ pub(crate) struct Watch {
     vzctl: PathBuf,
     init: Init,
     console: Option<Console>,
+    meter: Option<Meter>,
+    due: Instant,
 }
 
 impl Watch {
     pub(crate) fn new(order: &Order, init: Init, master: Option<OwnedFd>) -> Self {
         let console = master.and_then(|master| Console::serve(&order.run_dir, master));
-        Self { ctid: order.ctid, vzctl: order.vzctl.clone(), init, console }
+        let meter = Meter::of(order.ctid, &order.run_dir, init.name().pid);
+        Self {
+            ctid: order.ctid,
+            vzctl: order.vzctl.clone(),
+            init,
+            console,
+            meter,
+            due: Instant::now() + SAMPLE,
+        }
     }
 
     /// Returns only when `vzctl` could not be executed at the end.
@@ -87,7 +102,8 @@ impl Watch {
             if let Some(console) = &self.console {
                 console.register(&mut fds);
             }
-            if poll(&mut fds, None).is_err() {
+            let left = self.due.saturating_duration_since(Instant::now());
+            if poll(&mut fds, timespec(self.meter.as_ref().map(|_| left)).as_ref()).is_err() {
                 return false;
             }
             let ready: Vec<PollFlags> = fds.iter().skip(1).map(PollFd::revents).collect();
@@ -96,7 +112,17 @@ impl Watch {
         if let Some(console) = &mut self.console {
             console.serve_ready(&ready);
         }
+        if !ended && Instant::now() >= self.due {
+            self.sample();
+        }
         ended
+    }
+
+    fn sample(&mut self) {
+        if let Some(meter) = &self.meter {
+            meter.keep();
+        }
+        self.due = Instant::now() + SAMPLE;
     }
 
     /// Becomes `vzctl`: it takes the lock, removes what is left of the VE, and starts it again if it

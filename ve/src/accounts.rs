@@ -1,0 +1,163 @@
+//! The beancounters of running VEs, and of the host.
+//!
+//! Whoever asks counts anew and adds what was seen to the VE's [`Record`]. What costs a walk through the VE's own
+//! processes is counted by its monitor every few seconds, and when one VE is asked for; a table of all VEs shows that
+//! as it was counted last.
+
+use std::path::{Path, PathBuf};
+
+use beancounters::{Beancounter, Hierarchies, Reading, Record, Resource, VeCgroup, configured};
+use vzconf::change::Changed;
+use vzconf::{Config, Ctid, Paths};
+
+use crate::error::Result;
+use crate::state::State;
+
+/// How much is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// A few files, whatever the VE does.
+    Cheap,
+    /// The VE's processes and sockets too.
+    Full,
+}
+
+/// Counts for one VE, again and again.
+#[derive(Debug)]
+pub struct Meter {
+    cgroup: VeCgroup,
+    run_dir: PathBuf,
+    init: i32,
+}
+
+impl Meter {
+    /// For a VE that runs; `None` when its cgroups are gone.
+    #[must_use]
+    pub fn new(hierarchies: &Hierarchies, ctid: Ctid, run_dir: &Path, init: i32) -> Option<Self> {
+        let cgroup = VeCgroup::open(hierarchies, ctid).ok()??;
+        Some(Self { cgroup, run_dir: run_dir.to_owned(), init })
+    }
+
+    /// The same by number alone, for a monitor: it reads no configuration.
+    #[must_use]
+    pub fn of(ctid: u32, run_dir: &Path, init: i32) -> Option<Self> {
+        Self::new(&Hierarchies::detect().ok()?, Ctid::new(ctid).ok()?, run_dir, init)
+    }
+
+    /// Counts in full, for the record.
+    pub fn keep(&self) {
+        self.sample(Depth::Full, || Record::new(&Beancounter::new(self.cgroup.ctid().get())));
+    }
+
+    /// Counts, and returns what the record then says. A record that cannot be written (a full `/run`) is one
+    /// that forgets: the answer is the same.
+    pub fn sample(&self, depth: Depth, new: impl FnOnce() -> Record) -> Record {
+        let reading = self.read(depth);
+        let (record, _) =
+            Record::update(&self.run_dir, new, depth == Depth::Full, |record| record.absorb(&reading));
+        record
+    }
+
+    fn read(&self, _depth: Depth) -> Reading {
+        Reading::of_cgroup(&self.cgroup)
+    }
+
+    /// The host's pid of its init.
+    #[must_use]
+    pub fn init(&self) -> i32 {
+        self.init
+    }
+}
+
+/// The counters of the whole host.
+#[derive(Debug)]
+pub struct Accounts {
+    paths: Paths,
+    global: Config,
+    hierarchies: Hierarchies,
+}
+
+impl Accounts {
+    /// Finds where cgroups are.
+    ///
+    /// # Errors
+    /// Exit 10 without a readable `vz.conf`, 5 without cgroups.
+    pub fn new(paths: &Paths) -> Result<Self> {
+        let global = Config::global(paths)?;
+        Ok(Self { paths: paths.clone(), global, hierarchies: Hierarchies::detect()? })
+    }
+
+    /// One VE, counted in full; `None` when it does not run.
+    #[must_use]
+    pub fn of(&self, ctid: Ctid) -> Option<Beancounter> {
+        let state = State::load(&self.paths.run_dir(ctid)).filter(State::alive)?;
+        self.count(ctid, &state, Depth::Full)
+    }
+
+    /// All VEs that run, the youngest first, and the host last.
+    #[must_use]
+    pub fn all(&self) -> Vec<Beancounter> {
+        let mut all: Vec<Beancounter> = self
+            .running()
+            .into_iter()
+            .filter_map(|(ctid, state)| self.count(ctid, &state, Depth::Cheap))
+            .collect();
+        all.push(crate::host_accounts::count(&self.paths, &all));
+        all
+    }
+
+    /// The VEs that run, the youngest first.
+    #[must_use]
+    pub fn running(&self) -> Vec<(Ctid, State)> {
+        let Ok(entries) = std::fs::read_dir(self.paths.run_root()) else { return Vec::new() };
+        let mut running: Vec<(Ctid, State)> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name();
+                let ctid: Ctid = name.to_str()?.parse().ok()?;
+                // `0101` is nobody's directory: a VE's own name has no leading zero.
+                let own = !ctid.is_host() && name.to_str() == Some(ctid.to_string().as_str());
+                let state = own.then(|| State::load(&self.paths.run_dir(ctid)))?.filter(State::alive)?;
+                Some((ctid, state))
+            })
+            .collect();
+        running.sort_by(|(_, a), (_, b)| b.started_at_boottime.total_cmp(&a.started_at_boottime));
+        running
+    }
+
+    fn count(&self, ctid: Ctid, state: &State, depth: Depth) -> Option<Beancounter> {
+        let run_dir = self.paths.run_dir(ctid);
+        let meter = Meter::new(&self.hierarchies, ctid, &run_dir, state.init.pid)?;
+        // Of a VE that was started before there were records.
+        let new = || {
+            let limits = self.global.for_ve(ctid).map(|config| configured(&config, ctid.get()));
+            Record::new(&limits.unwrap_or_else(|_| Beancounter::new(ctid.get())))
+        };
+        Some(meter.sample(depth, new).beancounter(ctid.get()))
+    }
+}
+
+/// A VE is about to run: nothing used, the limits as configured. Without a record its counters begin when somebody
+/// first asks.
+pub(crate) fn begin(config: &Config, ctid: Ctid, run_dir: &Path) {
+    let new = || Record::new(&configured(config, ctid.get()));
+    let _ = Record::update(run_dir, new, true, |_| {});
+}
+
+/// Limits of a running VE were changed: the table shows the new ones, saved or not.
+pub(crate) fn changed(config: &Config, ctid: Ctid, run_dir: &Path, changed: &[Changed]) {
+    let is_changed = |key: &str| changed.iter().any(|change| change.key.eq_ignore_ascii_case(key));
+    let memory = ["physpages", "swappages", "vm_overcommit"].into_iter().any(is_changed);
+    let follows = |resource| {
+        use Resource::{Lockedpages, Oomguarpages, Privvmpages, Vmguarpages};
+        memory && matches!(resource, Lockedpages | Oomguarpages | Privvmpages | Vmguarpages)
+    };
+    let limits = configured(config, ctid.get());
+    let new = || Record::new(&limits);
+    let _ = Record::update(run_dir, new, true, |record| {
+        for (resource, counter) in limits.iter() {
+            if is_changed(resource.name()) || follows(resource) {
+                record.limit(resource, vzconf::Pair { barrier: counter.barrier, limit: counter.limit });
+            }
+        }
+    });
+}
