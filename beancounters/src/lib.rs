@@ -32,6 +32,7 @@ mod limit_apply;
 mod limit_plan;
 mod limits;
 mod mountinfo;
+pub mod node_text;
 mod population;
 mod reading;
 mod record;
