@@ -4,6 +4,7 @@
 //! processes is counted by its monitor every few seconds, and when one VE is asked for; a table of all VEs shows that
 //! as it was counted last.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use beancounters::{Beancounter, Hierarchies, Reading, Record, Resource, VeCgroup, configured};
@@ -122,6 +123,25 @@ impl Accounts {
             .collect();
         running.sort_by(|(_, a), (_, b)| b.started_at_boottime.total_cmp(&a.started_at_boottime));
         running
+    }
+
+    /// The cgroup of a VE that runs.
+    pub(crate) fn cgroup(&self, ctid: Ctid) -> Option<VeCgroup> {
+        VeCgroup::open(&self.hierarchies, ctid).ok()?
+    }
+
+    /// Its routed addresses, as configured.
+    pub(crate) fn addresses(&self, ctid: Ctid) -> Vec<IpAddr> {
+        let config = if ctid.is_host() { None } else { self.global.for_ve(ctid).ok() };
+        config.map(|config| config.ip_addresses().iter().map(|ip| ip.addr).collect()).unwrap_or_default()
+    }
+
+    /// Its I/O priority; `None` when it does not run.
+    pub(crate) fn ioprio(&self, ctid: Ctid) -> Option<u8> {
+        /// Of a VE whose configuration does not say.
+        const USUAL: u8 = 4;
+        self.cgroup(ctid)?;
+        Some(self.global.for_ve(ctid).ok().and_then(|config| config.ioprio()).unwrap_or(USUAL))
     }
 
     fn count(&self, ctid: Ctid, state: &State, depth: Depth) -> Option<Beancounter> {

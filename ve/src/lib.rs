@@ -18,6 +18,7 @@ mod error;
 pub mod exec;
 mod guest;
 mod host_accounts;
+pub mod host_files;
 mod ids;
 pub mod monitor;
 pub mod mount;

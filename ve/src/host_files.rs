@@ -1,0 +1,95 @@
+//! The tables of the host, as `/proc/user_beancounters`, `/proc/bc` and `/proc/vz` had them, by their paths: what is
+//! served below `/run/vz/proc`.
+
+use std::time::Duration;
+
+use beancounters::node_text::{self, Info, Stat};
+use beancounters::{Beancounter, Resource, Usage, text};
+use vzconf::{Ctid, Mask};
+
+use crate::accounts::Accounts;
+use crate::start::boottime;
+use crate::state::State;
+
+/// A file of the host. Directories are the parts of the paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFile {
+    /// `user_beancounters`
+    UserBeancounters,
+    /// `bc/resources`
+    BcResources,
+    /// `bc/CTID/resources`
+    Resources(Ctid),
+    /// `bc/CTID/ioprio`
+    Ioprio(Ctid),
+    /// `vz/veinfo`
+    Veinfo,
+    /// `vz/vestat`
+    Vestat,
+    /// `vz/vzquota`
+    Vzquota,
+    /// `vz/version`
+    Version,
+    /// `vz/vswap`: that it exists says that RAM and swap can be limited.
+    Vswap,
+}
+
+impl HostFile {
+    /// The files that are always there.
+    pub const FIXED: [(&'static str, Self); 7] = [
+        ("user_beancounters", Self::UserBeancounters),
+        ("bc/resources", Self::BcResources),
+        ("vz/veinfo", Self::Veinfo),
+        ("vz/vestat", Self::Vestat),
+        ("vz/vzquota", Self::Vzquota),
+        ("vz/version", Self::Version),
+        ("vz/vswap", Self::Vswap),
+    ];
+
+    /// Those in `bc/CTID` of a VE that runs.
+    #[must_use]
+    pub fn of(ctid: Ctid) -> [(&'static str, Self); 2] {
+        [("resources", Self::Resources(ctid)), ("ioprio", Self::Ioprio(ctid))]
+    }
+
+    /// What it says now; `None` when its VE does not run any more.
+    #[must_use]
+    pub fn read(self, accounts: &Accounts) -> Option<String> {
+        Some(match self {
+            Self::UserBeancounters => text::user_beancounters(&accounts.all()),
+            Self::BcResources => text::bc_resources(&accounts.all()),
+            Self::Resources(ctid) => text::resources_of(&accounts.of(ctid)?),
+            Self::Ioprio(ctid) => format!("prio: {}\n", accounts.ioprio(ctid)?),
+            Self::Veinfo => node_text::veinfo(&infos(accounts)),
+            Self::Vestat => node_text::vestat(&stats(accounts)),
+            Self::Vzquota => node_text::VZQUOTA_TITLES.to_owned(),
+            Self::Version => format!("{}\n", env!("CARGO_PKG_VERSION")),
+            Self::Vswap => "Version: 1.0\n".to_owned(),
+        })
+    }
+}
+
+fn infos(accounts: &Accounts) -> Vec<Info> {
+    let info = |one: &Beancounter| {
+        let addresses = Ctid::new(one.id).map(|ctid| accounts.addresses(ctid)).unwrap_or_default();
+        Info { id: one.id, numproc: one[Resource::Numproc].held, addresses }
+    };
+    accounts.all().iter().map(info).collect()
+}
+
+fn stats(accounts: &Accounts) -> Vec<Stat> {
+    let cpus = online_cpus();
+    let now = boottime();
+    let stat = |(ctid, state): (Ctid, State)| {
+        let cpu = Usage::read(&accounts.cgroup(ctid)?).cpu;
+        let uptime = Duration::from_secs_f64((now - state.started_at_boottime).max(0.0));
+        Some(Stat { id: ctid.get(), user: cpu.user, system: cpu.system, uptime, cpus })
+    };
+    accounts.running().into_iter().filter_map(stat).collect()
+}
+
+fn online_cpus() -> u32 {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    let mask: Option<Mask> = online.and_then(|list| list.trim().parse().ok());
+    mask.map_or(1, |mask| u32::try_from(mask.iter().count()).unwrap_or(1))
+}
