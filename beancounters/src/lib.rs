@@ -9,7 +9,9 @@
 //!      ├── Limits::apply             what it may use: pure plan, then writes
 //!      ├── DevicePolicy::apply       what it may open
 //!      ├── Usage::read               what it uses, for lists
-//!      └── Reading::of_cgroup        what it uses, for the table
+//!      ├── Reading::of_cgroup        what it uses, for the table: about ten files
+//!      ├── Reading::of_init          the rows without a cgroup file, by a few files of init
+//!      └── Reading::of_all           the same, and all that takes a walk through the VE
 //!             │
 //!          Record ── highest uses and refusals, kept in /run/vz/CTID while the VE runs
 //!             │
@@ -38,6 +40,7 @@ mod reading;
 mod record;
 mod removal;
 mod resource;
+mod rows;
 pub mod text;
 mod tree;
 mod usage;
@@ -56,5 +59,6 @@ pub use limits::{Limits, Param, Selection};
 pub use reading::{Count, Reading};
 pub use record::Record;
 pub use resource::{Counted, Resource};
+pub use rows::Sockets;
 pub use usage::{CpuTime, Usage};
 pub use ve_cgroup::VeCgroup;

@@ -6,12 +6,14 @@
 pub mod apart;
 pub mod bpf;
 pub mod channel;
+pub mod elsewhere;
 pub mod error;
 pub mod fault;
 pub mod idmap;
 pub mod join;
 pub mod launch;
 pub mod mount;
+pub mod netlink;
 pub mod packet;
 pub mod process;
 pub mod raw;

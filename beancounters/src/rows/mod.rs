@@ -1,0 +1,53 @@
+//! The rows of the table that no cgroup file counts.
+//!
+//! ```text
+//! cheap   three small files of init: sockets by number, pseudo-terminals     (tables of all VEs)
+//! full    the VE's own processes, its sockets' memory, locks, packet filter  (one VE, and its monitor now and then)
+//! ```
+//!
+//! Whatever cannot be read is left out: the VE may be ending, or its root may have hidden it.
+mod locks;
+mod processes;
+mod ptys;
+mod rules;
+mod sockets;
+
+use crate::reading::Reading;
+use crate::resource::Resource;
+use crate::ve_cgroup::VeCgroup;
+
+pub use sockets::Sockets;
+
+use processes::Processes;
+
+impl Reading {
+    /// What a few files of the VE's init tell, whatever the VE does: tens of microseconds.
+    #[must_use]
+    pub fn of_init(init: i32, ve: &VeCgroup) -> Reading {
+        let mut reading = Reading::default();
+        sockets::count(init, ve, &mut reading);
+        if let Some(ptys) = ptys::count(init) {
+            reading.hold(Resource::Numpty, ptys);
+        }
+        reading
+    }
+
+    /// The same, and what takes a walk through the VE's own processes and network namespaces.
+    #[must_use]
+    pub fn of_all(init: i32, ve: &VeCgroup) -> Reading {
+        let mut reading = Reading::of_init(init, ve);
+        let pids = ve.processes().unwrap_or_default();
+        let processes = Processes::of(&pids, init);
+        reading.hold(Resource::Privvmpages, processes.private_pages);
+        reading.hold(Resource::Numfile, processes.files);
+        reading.hold(Resource::Numsiginfo, processes.signals);
+        if let Some(locks) = locks::count(&pids) {
+            reading.hold(Resource::Numflock, locks);
+        }
+        sockets::measure(&processes.networks, &mut reading);
+        if let Some(rules) = rules::count(&processes.networks) {
+            reading.hold(Resource::Numiptent, rules);
+        }
+        reading
+    }
+}

@@ -1,0 +1,228 @@
+//! Sockets of a VE: how many, and what their buffers hold.
+use std::fs;
+use std::os::fd::AsFd;
+
+use vzsys::elsewhere::in_network;
+use vzsys::netlink::{self, Family, Netlink};
+use vzsys::process;
+
+use crate::reading::Reading;
+use crate::resource::Resource;
+use crate::ve_cgroup::VeCgroup;
+
+const BY_FAMILY: u16 = 20;
+const UNIX: u8 = 1;
+const INET: u8 = 2;
+const INET6: u8 = 10;
+const NETLINK: u8 = 16;
+const PACKET: u8 = 17;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const RAW: u8 = 255;
+
+/// The sockets of one network namespace, as sock_diag(7) lists them. Those that were never bound nor connected are in
+/// no list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// TCP sockets that a process has: not those in a queue of a listener, nor orphans.
+    pub tcp: u64,
+    /// UDP and raw sockets.
+    pub datagram: u64,
+    /// Bytes in send and receive buffers of TCP.
+    pub tcp_buffers: (u64, u64),
+    /// Bytes in send buffers of others, and in all of unix and netlink.
+    pub other_buffers: u64,
+    /// Bytes in receive buffers of UDP, raw and packet sockets.
+    pub datagram_buffers: u64,
+}
+
+/// `sk_meminfo` of one socket.
+#[derive(Debug, Clone, Copy, Default)]
+struct Memory {
+    received: u64,
+    sent: u64,
+    ahead: u64,
+    queued: u64,
+}
+
+impl Memory {
+    fn parse(bytes: &[u8]) -> Memory {
+        let field = |index: usize| netlink::number(bytes, index * 4).map_or(0, u64::from);
+        Memory { received: field(0), sent: field(2), ahead: field(4), queued: field(5) }
+    }
+}
+
+impl Sockets {
+    /// Of the network namespace of this process; `None` when it is gone or the kernel lists no sockets.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Sockets> {
+        let netns = process::namespace(pid, "net").ok()?;
+        let diag = in_network(netns.as_fd(), || Netlink::open(Family::SockDiag)).ok()?;
+        let mut all = Sockets::default();
+        // A kernel without one of these kinds of list is no reason to count none of the others.
+        for family in [INET, INET6] {
+            inet(&diag, family, TCP, |owned, memory| {
+                all.tcp += u64::from(owned);
+                all.tcp_buffers.0 += memory.queued.max(memory.sent);
+                all.tcp_buffers.1 += memory.received + memory.ahead;
+            });
+            for protocol in [UDP, RAW] {
+                inet(&diag, family, protocol, |owned, memory| {
+                    all.datagram += u64::from(owned);
+                    all.other_buffers += memory.sent;
+                    all.datagram_buffers += memory.received;
+                });
+            }
+        }
+        for list in [Plain::UNIX, Plain::NETLINK] {
+            list.each(&diag, |memory| all.other_buffers += memory.sent + memory.received);
+        }
+        Plain::PACKET.each(&diag, |memory| {
+            all.other_buffers += memory.sent;
+            all.datagram_buffers += memory.received;
+        });
+        Some(all)
+    }
+
+    fn add(self, other: Sockets) -> Sockets {
+        Sockets {
+            tcp: self.tcp + other.tcp,
+            datagram: self.datagram + other.datagram,
+            tcp_buffers: (self.tcp_buffers.0 + other.tcp_buffers.0, self.tcp_buffers.1 + other.tcp_buffers.1),
+            other_buffers: self.other_buffers + other.other_buffers,
+            datagram_buffers: self.datagram_buffers + other.datagram_buffers,
+        }
+    }
+}
+
+/// Lists one protocol: whether a process has the socket, and its memory.
+fn inet(diag: &Netlink, family: u8, protocol: u8, mut each: impl FnMut(bool, Memory)) {
+    /// `struct inet_diag_msg`, before its attributes.
+    const MESSAGE: usize = 72;
+    const INODE: usize = 68;
+    const SKMEMINFO: u16 = 7;
+    // TIME_WAIT and half-open connections are no sockets yet, or no more.
+    const STATES: u32 = !(1 << 6 | 1 << 3 | 1 << 12);
+    let mut request = [0u8; 56];
+    (request[0], request[1], request[2]) = (family, protocol, 1 << (SKMEMINFO - 1));
+    request[4..8].copy_from_slice(&STATES.to_ne_bytes());
+    let _ = diag.dump(BY_FAMILY, &request, |body| {
+        let owned = netlink::number(body, INODE).is_some_and(|inode| inode != 0);
+        let memory = body.get(MESSAGE..).and_then(|rest| netlink::attribute(rest, SKMEMINFO));
+        each(owned, memory.map(Memory::parse).unwrap_or_default());
+    });
+}
+
+/// A family whose list has only memory for us.
+struct Plain {
+    family: u8,
+    protocol: u8,
+    /// Length of the request, and where in it the attributes are asked for.
+    request: (usize, usize),
+    show: u32,
+    /// Where attributes begin in an answer, and which is `sk_meminfo`.
+    attribute: (usize, u16),
+}
+
+impl Plain {
+    const UNIX: Plain =
+        Plain { family: UNIX, protocol: 0, request: (24, 12), show: 0x20, attribute: (16, 5) };
+    const NETLINK: Plain =
+        Plain { family: NETLINK, protocol: 255, request: (20, 8), show: 1, attribute: (28, 0) };
+    const PACKET: Plain =
+        Plain { family: PACKET, protocol: 0, request: (20, 8), show: 0x10, attribute: (16, 6) };
+
+    fn each(&self, diag: &Netlink, mut each: impl FnMut(Memory)) {
+        let (length, at) = self.request;
+        let mut request = vec![0u8; length];
+        (request[0], request[1]) = (self.family, self.protocol);
+        if self.family == UNIX {
+            request[4..8].fill(0xff); // all states
+        }
+        request[at..at + 4].copy_from_slice(&self.show.to_ne_bytes());
+        let (begin, kind) = self.attribute;
+        let _ = diag.dump(BY_FAMILY, &request, |body| {
+            let memory = body.get(begin..).and_then(|rest| netlink::attribute(rest, kind));
+            each(memory.map(Memory::parse).unwrap_or_default());
+        });
+    }
+}
+
+/// How many sockets there are by the table of protocols in init's network namespace: what is in use there.
+pub(super) fn count(init: i32, _ve: &VeCgroup, reading: &mut Reading) {
+    let Ok(text) = fs::read_to_string(format!("/proc/{init}/net/protocols")) else { return };
+    let (tcp, other) = by_protocol(&text);
+    reading.hold(Resource::Numtcpsock, tcp);
+    reading.hold(Resource::Numothersock, other);
+}
+
+/// TCP, and all others.
+fn by_protocol(text: &str) -> (u64, u64) {
+    let mut counts = (0, 0);
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(number)) = (words.next(), words.nth(1)) else { continue };
+        // Unused protocols have -1; the title has a word.
+        let Ok(number) = number.parse::<u64>() else { continue };
+        match name {
+            "TCP" | "TCPv6" => counts.0 += number,
+            // Each has a TCP socket for every way it takes.
+            "MPTCP" | "MPTCPv6" => {}
+            _ => counts.1 += number,
+        }
+    }
+    counts
+}
+
+/// What the buffers of these network namespaces hold.
+pub(super) fn measure(networks: &[i32], reading: &mut Reading) {
+    let Some(all) = networks.iter().filter_map(|pid| Sockets::of(*pid)).reduce(Sockets::add) else { return };
+    reading.hold(Resource::Tcpsndbuf, all.tcp_buffers.0);
+    reading.hold(Resource::Tcprcvbuf, all.tcp_buffers.1);
+    reading.hold(Resource::Othersockbuf, all.other_buffers);
+    reading.hold(Resource::Dgramrcvbuf, all.datagram_buffers);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    #[test]
+    fn protocols_are_told_apart() {
+        let text = "\
+protocol  size sockets  memory press maxhdr  slab module     cl co di ac
+MPTCPv6   2064      9     176   no       0   yes  kernel      y  y  y  n
+UDPv6     1472      4       0   NI       0   yes  kernel      y  y  y  n
+TCPv6     2432      2     176   no     192   yes  kernel      y  y  y  y
+UNIX      1024     30      -1   NI       0   yes  kernel      n  n  n  n
+TCP       2304      1     176   no     192   yes  kernel      y  y  y  y
+X           10     -1       0   no       0   no   kernel      y  y  y  y
+";
+        assert_eq!(by_protocol(text), (3, 34));
+    }
+
+    #[test]
+    fn what_waits_in_buffers_is_measured() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let queued = Sockets::of(me).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        client.write_all(&[0; 50_000]).unwrap();
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..10 {
+            sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
+        }
+        let now = Sockets::of(me).unwrap();
+        assert!(now.tcp > queued.tcp, "accepted: {queued:?} {now:?}");
+        assert!(now.datagram >= 2, "{now:?}");
+        assert!(now.tcp_buffers.0 + now.tcp_buffers.1 >= 50_000, "{now:?}");
+        assert!(now.datagram_buffers >= 10_000, "{now:?}");
+        let (a, _b) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        a.send(&[0; 10_000]).unwrap();
+        assert!(Sockets::of(me).unwrap().other_buffers >= 10_000);
+    }
+}
