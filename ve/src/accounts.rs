@@ -59,8 +59,13 @@ impl Meter {
         record
     }
 
-    fn read(&self, _depth: Depth) -> Reading {
-        Reading::of_cgroup(&self.cgroup)
+    fn read(&self, depth: Depth) -> Reading {
+        let mut reading = Reading::of_cgroup(&self.cgroup);
+        reading.take(&match depth {
+            Depth::Cheap => Reading::of_init(self.init, &self.cgroup),
+            Depth::Full => Reading::of_all(self.init, &self.cgroup),
+        });
+        reading
     }
 
     /// The host's pid of its init.
