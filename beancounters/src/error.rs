@@ -69,6 +69,26 @@ pub enum Error {
         /// What was given.
         rule: String,
     },
+    /// The sockets of a VE could not be limited by BPF programs.
+    #[error("cannot limit the sockets of container {ctid}")]
+    SocketGate {
+        /// The VE.
+        ctid: Ctid,
+        /// The call and its errno.
+        #[source]
+        source: vzsys::SysError,
+    },
+    /// A limit could not be set inside a VE.
+    #[error("cannot set {param} of container {ctid}")]
+    Inside {
+        /// The parameter.
+        param: Param,
+        /// The VE.
+        ctid: Ctid,
+        /// The call and its errno.
+        #[source]
+        source: vzsys::SysError,
+    },
     /// Device access could not be restricted by a BPF program.
     #[error("cannot restrict the devices of container {ctid}")]
     DeviceFilter {
@@ -99,7 +119,8 @@ impl Error {
             Error::NoHierarchy => Exit::BadKernel,
             Error::File { .. } | Error::TimedOut { .. } => Exit::Resource,
             Error::Populated { .. } => Exit::EnvCreate,
-            Error::Refused { param, .. } => param.exit(),
+            Error::Refused { param, .. } | Error::Inside { param, .. } => param.exit(),
+            Error::SocketGate { .. } => Exit::SetUbc,
             Error::BadMask { .. } | Error::BadDevice { .. } => Exit::InvalidValue,
             Error::DeviceFilter { .. } => Exit::SetDevices,
         }

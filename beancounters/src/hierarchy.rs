@@ -177,6 +177,16 @@ impl Hierarchies {
         }
     }
 
+    /// Whether some tree has the controller: v1 by its mount, v2 by what its root says.
+    pub(crate) fn offers(&self, controller: Controller) -> bool {
+        if self.v1_with(controller).is_some() {
+            return true;
+        }
+        let listed = |root: &Path| crate::knob::read(&root.join("cgroup.controllers")).unwrap_or_default();
+        let name = Controller::V2.iter().find(|(of, _)| *of == controller).map(|(_, name)| *name);
+        self.v2().zip(name).is_some_and(|(root, name)| listed(root).split(' ').any(|n| n == name))
+    }
+
     pub(crate) fn delegate_list(&self) -> &Path {
         &self.0.delegate
     }

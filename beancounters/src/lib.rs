@@ -7,6 +7,9 @@
 //!      ├── init_plan, exec_plan      how processes get in
 //!      ├── processes, freeze, kill_all, wait_empty, remove
 //!      ├── Limits::apply             what it may use: pure plan, then writes
+//!      ├── Limits::apply_inside      the same where no cgroup has it: its terminals, its System V memory, its locks
+//!      ├── resync                    what its gate for sockets has counted, put right
+//!      ├── standing                  which limits hold on this host
 //!      ├── DevicePolicy::apply       what it may open
 //!      ├── Usage::read               what it uses, for lists
 //!      ├── Reading::of_cgroup        what it uses, for the table: about ten files
@@ -27,7 +30,9 @@ mod configured;
 mod devices;
 mod disk;
 mod error;
+mod gate;
 mod hierarchy;
+mod inside;
 mod join;
 mod knob;
 mod limit_apply;
@@ -41,6 +46,7 @@ mod record;
 mod removal;
 mod resource;
 mod rows;
+mod standing;
 pub mod text;
 mod tree;
 mod usage;
@@ -51,7 +57,9 @@ pub use configured::configured;
 pub use devices::DevicePolicy;
 pub use disk::Disk;
 pub use error::{Error, Result};
+pub use gate::resync;
 pub use hierarchy::{Controller, Generation, Hierarchies, Layout};
+pub use inside::{lockable, queueable};
 pub use join::JoinPlan;
 pub use limit_apply::Applied;
 pub use limit_plan::Unenforced;
@@ -60,5 +68,6 @@ pub use reading::{Count, Reading};
 pub use record::Record;
 pub use resource::{Counted, Resource};
 pub use rows::Sockets;
+pub use standing::{Standing, standing};
 pub use usage::{CpuTime, Usage};
 pub use ve_cgroup::VeCgroup;

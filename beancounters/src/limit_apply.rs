@@ -55,6 +55,7 @@ impl Limits {
                 applied.unenforced.push(lost);
             }
         }
+        applied.unenforced.extend(crate::gate::apply(self, ve)?);
         Ok(applied)
     }
 }

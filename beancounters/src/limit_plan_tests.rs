@@ -38,6 +38,7 @@ fn everything() -> Limits {
         iolimit: Some(10 << 20),
         iopslimit: Some(0),
         disk: Some(Disk { major: 254, minor: 0 }),
+        ..Limits::default()
     }
 }
 

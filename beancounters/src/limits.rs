@@ -14,6 +14,12 @@ pub enum Param {
     Physpages,
     Swappages,
     Numproc,
+    Numtcpsock,
+    Numothersock,
+    Numpty,
+    Numsiginfo,
+    Shmpages,
+    Lockedpages,
     Cpuunits,
     Cpulimit,
     Cpus,
@@ -33,6 +39,12 @@ impl Param {
             Param::Physpages => "PHYSPAGES",
             Param::Swappages => "SWAPPAGES",
             Param::Numproc => "NUMPROC",
+            Param::Numtcpsock => "NUMTCPSOCK",
+            Param::Numothersock => "NUMOTHERSOCK",
+            Param::Numpty => "NUMPTY",
+            Param::Numsiginfo => "NUMSIGINFO",
+            Param::Shmpages => "SHMPAGES",
+            Param::Lockedpages => "LOCKEDPAGES",
             Param::Cpuunits => "CPUUNITS",
             Param::Cpulimit => "CPULIMIT",
             Param::Cpus => "CPUS",
@@ -49,7 +61,15 @@ impl Param {
     #[must_use]
     pub fn exit(self) -> Exit {
         match self {
-            Param::Physpages | Param::Swappages | Param::Numproc => Exit::SetUbc,
+            Param::Physpages
+            | Param::Swappages
+            | Param::Numproc
+            | Param::Numtcpsock
+            | Param::Numothersock
+            | Param::Numpty
+            | Param::Numsiginfo
+            | Param::Shmpages
+            | Param::Lockedpages => Exit::SetUbc,
             Param::Cpuunits | Param::Cpulimit | Param::Cpus | Param::Cpumask | Param::Nodemask => {
                 Exit::SetFshd
             }
@@ -99,6 +119,16 @@ pub struct Limits {
     pub swappages: Option<Pair>,
     /// Tasks, threads included (the limit counts).
     pub numproc: Option<Pair>,
+    /// TCP sockets of IPv4 and IPv6 (the limit counts).
+    pub numtcpsock: Option<Pair>,
+    /// Their other sockets (the limit counts).
+    pub numothersock: Option<Pair>,
+    /// Pseudo-terminals (the limit counts); set inside.
+    pub numpty: Option<Pair>,
+    /// System V shared memory in pages (the limit counts); set inside.
+    pub shmpages: Option<Pair>,
+    /// Locked memory of a process in pages (the limit counts); set inside.
+    pub lockedpages: Option<Pair>,
     /// Weight, 8..500000; 1000 is usual.
     pub cpuunits: Option<u32>,
     /// Percent of one CPU; 0 is none.
@@ -132,6 +162,11 @@ impl Limits {
             physpages: config.ubc("physpages"),
             swappages: config.ubc("swappages"),
             numproc: config.ubc("numproc"),
+            numtcpsock: config.ubc("numtcpsock"),
+            numothersock: config.ubc("numothersock"),
+            numpty: config.ubc("numpty"),
+            shmpages: config.ubc("shmpages"),
+            lockedpages: config.ubc("lockedpages"),
             cpuunits: config.cpuunits(),
             cpulimit: config.cpulimit(),
             cpus: config.cpus(),
@@ -155,6 +190,11 @@ impl Limits {
         if !has(&[Param::Numproc]) {
             self.numproc = None;
         }
+        for (param, pair) in self.pairs() {
+            if !has(&[param]) {
+                *pair = None;
+            }
+        }
         if !has(&[Param::Cpuunits]) {
             self.cpuunits = None;
         }
@@ -174,6 +214,26 @@ impl Limits {
             self.iopslimit = None;
         }
         self
+    }
+
+    /// Those that a VE may have from an earlier configuration are lifted where this one does not say anything.
+    #[must_use]
+    pub fn or_unlimited(mut self) -> Limits {
+        for (_, pair) in self.pairs() {
+            pair.get_or_insert(Pair::both(UNLIMITED));
+        }
+        self
+    }
+
+    /// Those that stay where no cgroup file has them.
+    fn pairs(&mut self) -> [(Param, &mut Option<Pair>); 5] {
+        [
+            (Param::Numtcpsock, &mut self.numtcpsock),
+            (Param::Numothersock, &mut self.numothersock),
+            (Param::Numpty, &mut self.numpty),
+            (Param::Shmpages, &mut self.shmpages),
+            (Param::Lockedpages, &mut self.lockedpages),
+        ]
     }
 
     /// The cap in percent of one CPU; `Some(0)` lifts it.

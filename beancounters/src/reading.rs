@@ -53,6 +53,11 @@ impl Reading {
         self.0[resource as usize].held = Some(held);
     }
 
+    /// Notes the most that was in use.
+    pub fn reach(&mut self, resource: Resource, peak: u64) {
+        self.0[resource as usize].peak = Some(peak);
+    }
+
     /// Notes how often a limit refused.
     pub fn fail(&mut self, resource: Resource, failed: u64) {
         self.0[resource as usize].failed = Some(failed);

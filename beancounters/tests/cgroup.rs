@@ -222,6 +222,7 @@ fn limits_hold_and_are_read_back() {
         iolimit: Some(1 << 20),
         iopslimit: Some(100),
         disk: Disk::of(std::path::Path::new("/")),
+        ..Limits::default()
     };
     let applied = limits.apply(&ve).unwrap();
     for param in [Param::Physpages, Param::Numproc, Param::Cpuunits, Param::Cpulimit, Param::Cpumask] {

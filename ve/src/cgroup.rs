@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use beancounters::{Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, VeCgroup};
+use beancounters::{
+    Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, VeCgroup, standing,
+};
 use vzconf::Exit;
 use vzconf::change::Changed;
 use vzsys::idmap::IdRange;
@@ -135,18 +137,40 @@ pub(crate) fn remove(ve: &Ve<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Sets the limits that are set inside, on a VE whose init waits.
+pub(crate) fn limit_inside(ve: &Ve<'_>, cgroup: &VeCgroup, init: i32) -> Result<()> {
+    let unenforced = limits(ve)?.apply_inside(init, cgroup)?;
+    tell_unenforced(ve, &Applied { unenforced, ..Applied::default() });
+    Ok(())
+}
+
 /// Sets all configured limits again on a running VE.
 pub(crate) fn reapply(ve: &Ve<'_>) -> Result<()> {
     if let Some(cgroup) = open(ve)? {
-        limits(ve)?.apply(&cgroup).map(|applied| tell_unenforced(ve, &applied))?;
+        apply(ve, &cgroup, &limits(ve)?.or_unlimited())?;
     }
     Ok(())
 }
 
-const PARAMS: [Param; 11] = [
+/// Sets limits on a running VE.
+fn apply(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<()> {
+    let mut applied = limits.apply(cgroup)?;
+    if let Some(state) = ve.running() {
+        applied.unenforced.extend(limits.apply_inside(state.init.pid, cgroup)?);
+    }
+    tell_unenforced(ve, &applied);
+    Ok(())
+}
+
+const PARAMS: [Param; 16] = [
     Param::Physpages,
     Param::Swappages,
     Param::Numproc,
+    Param::Numtcpsock,
+    Param::Numothersock,
+    Param::Numpty,
+    Param::Shmpages,
+    Param::Lockedpages,
     Param::Cpuunits,
     Param::Cpulimit,
     Param::Cpus,
@@ -162,18 +186,32 @@ pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<Vec<St
     let Some(cgroup) = open(ve)? else { return Ok(Vec::new()) };
     let is_changed = |key: &str| changed.iter().any(|change| change.key == key);
     let params: Vec<Param> = PARAMS.into_iter().filter(|param| is_changed(param.key())).collect();
-    let applied = limits(ve)?.only(&params).apply(&cgroup)?;
-    tell_unenforced(ve, &applied);
+    apply(ve, &cgroup, &limits(ve)?.only(&params))?;
+    tell_standings(ve, &cgroup, changed);
     if is_changed("DEVICES") || is_changed("DEVNODES") {
         policy(ve).apply(&cgroup)?;
     }
-    Ok(lines(ve, &params, is_changed("DEVICES")))
+    Ok(lines(ve, &params, changed, is_changed("DEVICES")))
 }
 
-fn lines(ve: &Ve<'_>, params: &[Param], devices: bool) -> Vec<String> {
+/// Whoever sets a limit learns that it is none here.
+fn tell_standings(ve: &Ve<'_>, cgroup: &VeCgroup, changed: &[Changed]) {
+    for resource in changed.iter().filter_map(|change| resource_of(&change.key)) {
+        let (standing, why) = standing(resource, cgroup.hierarchies());
+        if standing != Standing::Enforced || resource == Resource::Numsiginfo {
+            ve.say(0, &format!("WARNING: {} is {standing}: {why}", resource.name().to_ascii_uppercase()));
+        }
+    }
+}
+
+fn resource_of(key: &str) -> Option<Resource> {
+    Resource::named(&key.to_ascii_lowercase())
+}
+
+fn lines(ve: &Ve<'_>, params: &[Param], changed: &[Changed], devices: bool) -> Vec<String> {
     let config = &ve.config;
     let mut lines = Vec::new();
-    if params.iter().any(|p| matches!(p, Param::Physpages | Param::Swappages | Param::Numproc)) {
+    if changed.iter().any(|change| resource_of(&change.key).is_some()) {
         lines.push("UB limits were set successfully".to_owned());
     }
     for param in params {

@@ -56,7 +56,8 @@ pub fn confinement(config: &Config, personality_32: bool) -> Confinement {
     }
     capabilities &= !mask(&NEVER);
     let nesting = if config.feature("nesting") == Some(true) { Nesting::Allowed } else { Nesting::Refused };
-    Confinement { capabilities, nesting, personality_32 }
+    let lockable = beancounters::lockable(config);
+    Confinement { capabilities, nesting, personality_32, lockable }
 }
 
 /// The nodes of `DEVNODES` (host devices by name) for the VE's `/dev`.

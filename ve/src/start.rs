@@ -192,6 +192,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     };
     made.net = Some(net);
     monitor.furnished().map_err(launch_failed)?;
+    cgroup::limit_inside(ve, &made.cgroup, pid)?;
     fault::point("start.furnished");
     run_start_script(ve, &init, &made, &plan.confinement, ids.is_some())?;
     let state = State {
@@ -307,6 +308,7 @@ fn plan(
             // systemd and OpenRC learn from this that they are in a container (systemd.io/CONTAINER_INTERFACE).
             "container=lxc".to_owned(),
         ],
+        signals: beancounters::queueable(&ve.config),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Sockets in a network namespace that the calling thread never enters.
+//! Work in a namespace that the calling thread never enters.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -15,10 +15,26 @@ use crate::error::{Call, Result, SysError};
 /// # Errors
 /// The errno of setns(2), or what `work` says.
 pub fn in_network<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread(netns, LinkNameSpaceType::Network, work)
+}
+
+/// The same in a namespace of System V objects.
+///
+/// # Errors
+/// The errno of setns(2), or what `work` says.
+pub fn in_ipc<T: Send>(ipc: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread(ipc, LinkNameSpaceType::InterProcessCommunication, work)
+}
+
+fn on_a_thread<T: Send>(
+    namespace: BorrowedFd<'_>,
+    kind: LinkNameSpaceType,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     std::thread::scope(|scope| {
         let run = move || {
-            let entered = move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
-                .call("setns", || "CLONE_NEWNET");
+            let entered =
+                move_into_link_name_space(namespace, Some(kind)).call("setns", || format!("{kind:?}"));
             (rustix::thread::gettid(), entered.and_then(|()| work()))
         };
         let thread = std::thread::Builder::new().name("elsewhere".into()).stack_size(256 * 1024);

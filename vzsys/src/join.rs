@@ -67,6 +67,10 @@ pub(crate) fn confine(confinement: &Confinement) -> Result<()> {
             done => done?,
         }
     }
+    if let Some(bytes) = confinement.lockable {
+        setrlimit(Resource::Memlock, Rlimit { current: Some(bytes), maximum: Some(bytes) })
+            .call("setrlimit", || format!("MEMLOCK, {bytes}"))?;
+    }
     raw::cloexec_from(3)?;
     seccomp::install(confinement.nesting)?;
     raw::set_caps(raw::permitted()? & confinement.capabilities)

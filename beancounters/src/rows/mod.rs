@@ -8,7 +8,7 @@
 //! Whatever cannot be read is left out: the VE may be ending, or its root may have hidden it.
 mod locks;
 mod processes;
-mod ptys;
+pub(crate) mod ptys;
 mod rules;
 mod sockets;
 
@@ -16,9 +16,9 @@ use crate::reading::Reading;
 use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
 
+pub(crate) use processes::Processes;
 pub use sockets::Sockets;
-
-use processes::Processes;
+pub(crate) use sockets::counted_as;
 
 impl Reading {
     /// What a few files of the VE's init tell, whatever the VE does: tens of microseconds.

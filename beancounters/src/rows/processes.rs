@@ -10,21 +10,23 @@ const MOST_NETWORKS: usize = 256;
 
 /// Sums over all processes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Processes {
+pub(crate) struct Processes {
     /// Private writable address space.
-    pub(super) private_pages: u64,
+    pub(crate) private_pages: u64,
     /// Open descriptors; one that several share counts for each.
-    pub(super) files: u64,
+    pub(crate) files: u64,
     /// Queued signals. The kernel counts them for each user.
-    pub(super) signals: u64,
+    pub(crate) signals: u64,
     /// A process in each network namespace, init's first.
-    pub(super) networks: Vec<i32>,
+    pub(crate) networks: Vec<i32>,
 }
 
 impl Processes {
-    pub(super) fn of(pids: &[i32], init: i32) -> Processes {
+    pub(crate) fn of(pids: &[i32], init: i32) -> Processes {
         let mut sum = Processes { networks: vec![init], ..Processes::default() };
         let mut known: BTreeSet<_> = network_of(init).into_iter().collect();
+        // Who is on his way in is in the cgroup already, and in the host's network yet.
+        known.extend(fs::read_link("/proc/self/ns/net"));
         let mut signals = BTreeMap::new();
         for pid in pids {
             let Some(status) = Status::of(*pid) else { continue };

@@ -2,10 +2,12 @@
 use std::fs;
 use std::os::fd::AsFd;
 
+use vzsys::bpf::Kind;
 use vzsys::elsewhere::in_network;
 use vzsys::netlink::{self, Family, Netlink};
 use vzsys::process;
 
+use crate::gate;
 use crate::reading::Reading;
 use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
@@ -148,22 +150,44 @@ impl Plain {
     }
 }
 
-/// How many sockets there are by the table of protocols in init's network namespace: what is in use there.
-pub(super) fn count(init: i32, _ve: &VeCgroup, reading: &mut Reading) {
+/// How many sockets there are: by the VE's gate, if it has one, and by the table of protocols in init's network
+/// namespace, which knows of IPv4 and IPv6 only what was bound or connected.
+pub(super) fn count(init: i32, ve: &VeCgroup, reading: &mut Reading) {
     let Ok(text) = fs::read_to_string(format!("/proc/{init}/net/protocols")) else { return };
-    let (tcp, other) = by_protocol(&text);
-    reading.hold(Resource::Numtcpsock, tcp);
-    reading.hold(Resource::Numothersock, other);
+    let Some(gate) = gate::find(ve) else {
+        let (tcp, other) = by_protocol(&text);
+        reading.hold(Resource::Numtcpsock, tcp);
+        reading.hold(Resource::Numothersock, other);
+        return;
+    };
+    let (tcp, other) = (gate.tally(Kind::Tcp), gate.tally(Kind::Other));
+    reading.hold(Resource::Numtcpsock, tcp.count);
+    reading.reach(Resource::Numtcpsock, tcp.peak);
+    reading.fail(Resource::Numtcpsock, tcp.failed);
+    reading.hold(Resource::Numothersock, other.count + counted_as(&text, &NOT_INET));
+    reading.fail(Resource::Numothersock, other.failed);
+}
+
+/// Kinds that a gate does not see.
+const NOT_INET: [&str; 6] = ["UNIX", "UNIX-STREAM", "NETLINK", "PACKET", "AF_VSOCK", "XDP"];
+
+/// How many sockets the table has under these names.
+pub(crate) fn counted_as(text: &str, names: &[&str]) -> u64 {
+    rows(text).filter(|(name, _)| names.contains(name)).map(|(_, number)| number).sum()
+}
+
+/// Unused protocols have -1, and the title a word.
+fn rows(text: &str) -> impl Iterator<Item = (&str, u64)> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        Some((words.next()?, words.nth(1)?.parse().ok()?))
+    })
 }
 
 /// TCP, and all others.
 fn by_protocol(text: &str) -> (u64, u64) {
     let mut counts = (0, 0);
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(name), Some(number)) = (words.next(), words.nth(1)) else { continue };
-        // Unused protocols have -1; the title has a word.
-        let Ok(number) = number.parse::<u64>() else { continue };
+    for (name, number) in rows(text) {
         match name {
             "TCP" | "TCPv6" => counts.0 += number,
             // Each has a TCP socket for every way it takes.
@@ -201,6 +225,7 @@ TCP       2304      1     176   no     192   yes  kernel      y  y  y  y
 X           10     -1       0   no       0   no   kernel      y  y  y  y
 ";
         assert_eq!(by_protocol(text), (3, 34));
+        assert_eq!(counted_as(text, &NOT_INET), 30);
     }
 
     #[test]

@@ -49,6 +49,8 @@ const FAILED: usize = 2;
 const PEAK: usize = 3;
 /// How many of the counted sockets have no mark: they are older than the gate.
 const SEEDED: usize = 4;
+/// How many were ever counted.
+const MADE: usize = 5;
 const BYTES: usize = 2 * ROW * 8;
 
 /// What was counted.
@@ -60,6 +62,8 @@ pub struct Tally {
     pub peak: u64,
     /// How many were refused.
     pub failed: u64,
+    /// How many were ever counted: the same twice, with the same count, says that nothing happened in between.
+    pub made: u64,
 }
 
 /// The counters of a cgroup that has the programs.
@@ -96,6 +100,12 @@ impl SocketGate {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the kernel has the programs that a gate is made of (5.9); asked of any cgroup v2.
+    #[must_use]
+    pub fn supported(cgroup: impl AsFd) -> bool {
+        calls::attached(cgroup.as_fd(), AT_SOCK_RELEASE).is_ok()
     }
 
     /// Puts a gate up, without limits and with nothing counted.
@@ -172,7 +182,7 @@ impl SocketGate {
     #[must_use]
     pub fn tally(&self, kind: Kind) -> Tally {
         let number = |at| u64::try_from(self.number(kind, at).load(Ordering::Relaxed)).unwrap_or(0);
-        Tally { count: number(COUNT), peak: number(PEAK), failed: number(FAILED) }
+        Tally { count: number(COUNT), peak: number(PEAK), failed: number(FAILED), made: number(MADE) }
     }
 
     /// Sets how many there may be; what is open stays open.
@@ -290,7 +300,11 @@ fn mark(program: &mut Program, maps: Maps, create: bool) {
 
 /// Counts in `ROWS`; leaves how many there were before in `NOW`.
 fn count_up(program: &mut Program) {
-    program.add([Insn::set64(NOW, 1), Insn::fetch_add(ROWS, NOW, offset(COUNT))]);
+    program.add([
+        Insn::set64(NOW, 1),
+        Insn::atomic_add(ROWS, NOW, offset(MADE)),
+        Insn::fetch_add(ROWS, NOW, offset(COUNT)),
+    ]);
 }
 
 /// Notes the highest number there was. Two at once may note the lower one; the next one puts it right.
@@ -462,7 +476,7 @@ mod tests {
         // Found again by whoever comes later.
         let found = SocketGate::find(&group.fd).unwrap().unwrap();
         assert_eq!(found.tally(Kind::Other), gate.tally(Kind::Other));
-        assert_eq!(found.tally(Kind::Other), Tally { count: 0, peak: 3, failed: 2 });
+        assert_eq!(found.tally(Kind::Other), Tally { count: 0, peak: 3, failed: 2, made: 4 });
         drift(&found);
     }
 
@@ -473,7 +487,7 @@ mod tests {
             let refused = UdpSocket::bind("127.0.0.1:0").unwrap_err().raw_os_error().unwrap();
             assert!([libc::ENOBUFS, libc::EPERM].contains(&refused), "{refused}");
         }
-        assert_eq!(gate.tally(Kind::Other), Tally { count: 3, peak: 3, failed: 2 });
+        assert_eq!(gate.tally(Kind::Other), Tally { count: 3, peak: 3, failed: 2, made: 4 });
         assert_eq!(gate.tally(Kind::Tcp).count, 0);
         drop(held);
     }

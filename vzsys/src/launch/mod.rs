@@ -28,6 +28,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Channel;
@@ -50,6 +51,9 @@ pub struct Confinement {
     pub nesting: Nesting,
     /// A 32-bit guest: uname(2) says i686.
     pub personality_32: bool,
+    /// How many bytes each process may lock in memory; `None` leaves it as it is.
+    #[serde(default)]
+    pub lockable: Option<u64>,
 }
 
 /// A file written into the VE's fresh `/run` before init runs.
@@ -114,6 +118,8 @@ pub struct LaunchPlan {
     pub arguments: Vec<String>,
     /// The whole environment of init.
     pub environment: Vec<String>,
+    /// How many signals may be queued in the VE, for all its users together; `None` is the host's usual number.
+    pub signals: Option<u64>,
 }
 
 /// A step of the launch, named in errors.
@@ -229,6 +235,8 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
         flags |= libc::CLONE_NEWUSER as u64;
     }
     let cgroup = unified.as_ref().map(AsFd::as_fd);
+    // A user namespace is born with the limit of whoever makes it, and keeps it for all its users together (5.14).
+    let _signals = plan.signals.map(Queue::shorten).transpose().at(Stage::Clone)?;
     // The kernel counts namespaces and processes per owner of the user namespace: each VE has its own.
     let cloned = match plan.ids {
         Some(ids) => idmap::clone_as_owner(ids.base, flags, cgroup),
@@ -246,6 +254,26 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
             ready.and_then(|()| waiting.channel.send(&ToInit::MapsWritten, None)).at(Stage::Identity)?;
             Ok(waiting)
         }
+    }
+}
+
+/// This process's own limit of queued signals, changed until drop.
+struct Queue(Rlimit);
+
+impl Queue {
+    fn shorten(length: u64) -> Result<Self> {
+        let usual = getrlimit(Resource::Sigpending);
+        let maximum = usual.maximum.map(|maximum| maximum.max(length));
+        let limit = Rlimit { current: Some(length), maximum };
+        setrlimit(Resource::Sigpending, limit).call("setrlimit", || format!("SIGPENDING, {length}"))?;
+        Ok(Self(usual))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // What root may change it may change back.
+        let _ = setrlimit(Resource::Sigpending, self.0);
     }
 }
 
