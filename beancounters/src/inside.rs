@@ -41,12 +41,28 @@ impl Limits {
         if let Some(pair) = self.shmpages {
             limit_shared_memory(init, pair).map_err(failed(Param::Shmpages))?;
         }
-        if let Some(pair) = self.lockedpages {
-            for pid in ve.processes()? {
-                limit_locked(pid, lockable_by(pair)).map_err(failed(Param::Lockedpages))?;
+        Ok(lost)
+    }
+
+    /// Sets what each process has for itself, on all that run. A VE that starts has it from its first process.
+    ///
+    /// # Errors
+    /// [`Error::Inside`], [`Error::File`].
+    pub fn apply_to_processes(&self, ve: &VeCgroup) -> Result<Vec<Unenforced>> {
+        let Some(pair) = self.lockedpages else { return Ok(Vec::new()) };
+        for pid in ve.processes()? {
+            match limit_locked(pid, lockable_by(pair)) {
+                Ok(()) => {}
+                Err(error) if error.errno() == Errno::PERM => {
+                    let why = format!("of processes that run already, without CAP_SYS_RESOURCE: {error}");
+                    return Ok(vec![Unenforced { param: Param::Lockedpages, why }]);
+                }
+                Err(source) => {
+                    return Err(Error::Inside { param: Param::Lockedpages, ctid: ve.ctid(), source });
+                }
             }
         }
-        Ok(lost)
+        Ok(Vec::new())
     }
 }
 

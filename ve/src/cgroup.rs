@@ -157,6 +157,7 @@ fn apply(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<()> {
     let mut applied = limits.apply(cgroup)?;
     if let Some(state) = ve.running() {
         applied.unenforced.extend(limits.apply_inside(state.init.pid, cgroup)?);
+        applied.unenforced.extend(limits.apply_to_processes(cgroup)?);
     }
     tell_unenforced(ve, &applied);
     Ok(())

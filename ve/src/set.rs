@@ -137,8 +137,18 @@ fn apply(
             return Err(error.with_cleanup(undone.into_iter().collect()));
         }
     }
+    if changed.iter().any(|change| change.key == "LOCKEDPAGES") {
+        confine_later(ve, state)?;
+    }
     start::adopt(ve, state)?;
     Ok(restart)
+}
+
+/// What comes in from now on has the new limit of its own.
+fn confine_later(ve: &Ve<'_>, state: &State) -> Result<()> {
+    let mut state = state.clone();
+    state.confinement.lockable = beancounters::lockable(&ve.config);
+    state.save(&ve.run_dir())
 }
 
 fn refuse_moved_paths(changed: &[Changed]) -> Result<()> {

@@ -53,6 +53,30 @@ pub(crate) fn limit_files() -> Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum }).call("setrlimit", || "CORE")
 }
 
+/// A limit of this process, raised for what it starts; as it was again on drop.
+pub(crate) struct Lent {
+    resource: Resource,
+    usual: Rlimit,
+}
+
+impl Lent {
+    /// The soft limit becomes this number, whatever the hard one is. Only the host's root can raise that.
+    pub(crate) fn at_least(resource: Resource, number: u64) -> Result<Self> {
+        let usual = getrlimit(resource);
+        let maximum = usual.maximum.map(|maximum| maximum.max(number));
+        setrlimit(resource, Rlimit { current: Some(number), maximum })
+            .call("setrlimit", || format!("{resource:?}, {number}"))?;
+        Ok(Self { resource, usual })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Whoever could raise it may lower it.
+        let _ = setrlimit(self.resource, self.usual);
+    }
+}
+
 /// Drops what a VE's processes may not have. Inside, as root of the VE, last before exec.
 pub(crate) fn confine(confinement: &Confinement) -> Result<()> {
     raw::join_new_keyring();
@@ -68,6 +92,7 @@ pub(crate) fn confine(confinement: &Confinement) -> Result<()> {
         }
     }
     if let Some(bytes) = confinement.lockable {
+        let bytes = getrlimit(Resource::Memlock).maximum.map_or(bytes, |most| most.min(bytes));
         setrlimit(Resource::Memlock, Rlimit { current: Some(bytes), maximum: Some(bytes) })
             .call("setrlimit", || format!("MEMLOCK, {bytes}"))?;
     }
@@ -173,6 +198,9 @@ pub fn run(
     match raw::clone3(0, target.cgroup_unified, libc::SIGCHLD)? {
         Cloned::Child => {
             drop(ours);
+            if let Some(bytes) = target.confinement.lockable {
+                let _ = Lent::at_least(Resource::Memlock, bytes).map(std::mem::forget);
+            }
             if let Err(error) = hide() {
                 let _ = theirs.send(&Report::EnterFailed(error.to_string()), None);
                 raw::exit_now(1)

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
+use vzsys::idmap::{self, IdRange};
 use vzsys::{Call, SysError};
 
 /// How many the instance has that is mounted on the VE's `/dev/pts`; `None` when there is none.
@@ -42,11 +43,23 @@ fn instance(init: i32) -> Option<(OwnedFd, String)> {
     let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, root, path, Mode::empty()).ok()?;
     // Both are mount points, so the kernel has them at hand; a file system of the VE's that would have to be asked,
-    // and may never answer, is not asked.
+    // and may never answer, is not asked. Who owns the directories may pass them without their ACLs, which would have
+    // to be read.
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED;
-    let pts = rustix::fs::openat2(&root, "dev/pts", path, Mode::empty(), resolve).ok()?;
+    let lookup = || {
+        let pts = rustix::fs::openat2(&root, "dev/pts", path, Mode::empty(), resolve);
+        pts.call("openat2", || "dev/pts, CACHED")
+    };
+    let pts = idmap::as_ve_root(owner(init), lookup).ok()?;
     let options = devpts_options(init, &pts)?;
     Some((pts, options))
+}
+
+/// The ids of the VE; `None` for a privileged one.
+fn owner(init: i32) -> Option<IdRange> {
+    let map = fs::read_to_string(format!("/proc/{init}/uid_map")).ok()?;
+    let base = map.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    (base != 0).then(|| IdRange::at(base))
 }
 
 /// By the list of mounts: statfs(2) would ask the file system.

@@ -28,12 +28,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Channel;
 use crate::error::{Call, Result};
 use crate::idmap::{self, IdRange};
+use crate::join::Lent;
 use crate::mount::Detached;
 use crate::process::PidFd;
 use crate::raw::{self, Cloned};
@@ -236,7 +237,11 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
     }
     let cgroup = unified.as_ref().map(AsFd::as_fd);
     // A user namespace is born with the limit of whoever makes it, and keeps it for all its users together (5.14).
-    let _signals = plan.signals.map(Queue::shorten).transpose().at(Stage::Clone)?;
+    let signals = plan.signals.map(|number| Lent::at_least(Resource::Sigpending, number));
+    let _signals = signals.transpose().at(Stage::Clone)?;
+    // Inside it can only be lowered. Where we may not raise it either, the host's own is what they get.
+    let lockable = plan.confinement.lockable.map(|bytes| Lent::at_least(Resource::Memlock, bytes));
+    let _lockable = lockable.and_then(Result::ok);
     // The kernel counts namespaces and processes per owner of the user namespace: each VE has its own.
     let cloned = match plan.ids {
         Some(ids) => idmap::clone_as_owner(ids.base, flags, cgroup),
@@ -254,26 +259,6 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
             ready.and_then(|()| waiting.channel.send(&ToInit::MapsWritten, None)).at(Stage::Identity)?;
             Ok(waiting)
         }
-    }
-}
-
-/// This process's own limit of queued signals, changed until drop.
-struct Queue(Rlimit);
-
-impl Queue {
-    fn shorten(length: u64) -> Result<Self> {
-        let usual = getrlimit(Resource::Sigpending);
-        let maximum = usual.maximum.map(|maximum| maximum.max(length));
-        let limit = Rlimit { current: Some(length), maximum };
-        setrlimit(Resource::Sigpending, limit).call("setrlimit", || format!("SIGPENDING, {length}"))?;
-        Ok(Self(usual))
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // What root may change it may change back.
-        let _ = setrlimit(Resource::Sigpending, self.0);
     }
 }
 
