@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use vzsys::SysError;
 use vzsys::bpf::{Kind, SocketGate, Tally};
 
 use crate::error::{Error, Result};
 use crate::limit_plan::Unenforced;
 use crate::limits::{Limits, Param, finite};
-use crate::rows::{Processes, Sockets};
+use crate::rows::{Sockets, networks};
 use crate::ve_cgroup::VeCgroup;
 
 const KINDS: [(Kind, Param); 2] = [(Kind::Tcp, Param::Numtcpsock), (Kind::Other, Param::Numothersock)];
@@ -46,6 +47,24 @@ pub(crate) fn apply(limits: &Limits, ve: &VeCgroup) -> Result<Vec<Unenforced>> {
     Ok(Vec::new())
 }
 
+/// The limit of System V memory is its namespace's own root's to set on some kernels: then not while we do.
+pub(crate) fn hold_shmall(limits: &Limits, ve: &VeCgroup) -> Result<Option<Unenforced>> {
+    let Some(pair) = limits.shmpages else { return Ok(None) };
+    let hold = finite(pair).is_some();
+    let lost = |why| Ok(hold.then_some(Unenforced { param: Param::Shmpages, why }));
+    let Some(cgroup) = open(ve) else { return lost("its root can raise it, without a cgroup v2".to_owned()) };
+    match vzsys::bpf::hold_shmall(&cgroup, hold) {
+        Ok(()) => Ok(None),
+        Err(error) if is_missing(&error) => lost(format!("its root can raise it: {error}")),
+        Err(source) => Err(Error::Inside { param: Param::Shmpages, ctid: ve.ctid(), source }),
+    }
+}
+
+/// Whether a kernel has no such programs.
+fn is_missing(error: &SysError) -> bool {
+    matches!(error.errno(), Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
+}
+
 /// The VE's gate, if it has one.
 pub(crate) fn find(ve: &VeCgroup) -> Option<SocketGate> {
     SocketGate::find(&open(ve)?).ok()?
@@ -63,16 +82,12 @@ fn put_up(ve: &VeCgroup) -> Result<std::result::Result<SocketGate, String>> {
         Ok(gate) => {
             let processes = ve.processes()?;
             if let Some(first) = processes.first() {
-                let seen = Seen::now(&Processes::of(&processes, *first).networks);
+                let seen = Seen::now(&networks(&processes, *first));
                 seen.sockets.iter().zip(KINDS).for_each(|(open, (kind, _))| gate.seed(kind, *open));
             }
             Ok(Ok(gate))
         }
-        Err(error)
-            if matches!(error.errno(), Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) =>
-        {
-            Ok(Err(format!("this kernel has no gate for sockets: {error}")))
-        }
+        Err(error) if is_missing(&error) => Ok(Err(format!("this kernel has no gate for sockets: {error}"))),
         Err(source) => Err(Error::SocketGate { ctid: ve.ctid(), source }),
     }
 }
@@ -81,24 +96,26 @@ fn put_up(ve: &VeCgroup) -> Result<std::result::Result<SocketGate, String>> {
 /// seconds; a VE without a gate costs one look.
 pub fn resync(init: i32, ve: &VeCgroup) {
     let Some(gate) = find(ve) else { return };
-    let networks = Processes::of(&ve.processes().unwrap_or_default(), init).networks;
+    let networks = networks(&ve.processes().unwrap_or_default(), init);
     let look = || {
         let before = tallies(&gate);
         (before, Seen::now(&networks), tallies(&gate))
     };
-    // Only what stays the same while it is looked at twice is no socket on its way.
     let (before, seen, after) = look();
+    let counted = before.map(|tally| tally.count);
+    let missing = [0, 1].map(|at| seen.sockets[at].saturating_sub(counted[at]));
+    // With more than one namespace there may be another that no process is in any more, and sockets in it.
+    let excess = if networks.len() == 1 { excess(counted, seen) } else { [0; 2] };
+    if missing == [0; 2] && excess == [0; 2] {
+        return;
+    }
+    // Only what stays the same while it is looked at twice is no socket on its way.
     if before != after || look() != (before, seen, after) {
         return;
     }
-    let counted = before.map(|tally| tally.count);
-    for ((kind, _), (seen, counted)) in KINDS.into_iter().zip(seen.sockets.into_iter().zip(counted)) {
-        gate.seed(kind, seen.saturating_sub(counted));
-    }
-    // A process of the VE that went is all that is left of a namespace we do not see: then nothing is too much.
-    if networks.len() == 1 {
-        let excess = excess(counted, seen);
-        KINDS.into_iter().zip(excess).for_each(|((kind, _), sockets)| gate.forget(kind, sockets));
+    for (at, (kind, _)) in KINDS.into_iter().enumerate() {
+        gate.seed(kind, missing[at]);
+        gate.forget(kind, excess[at]);
     }
 }
 

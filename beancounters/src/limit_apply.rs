@@ -56,6 +56,7 @@ impl Limits {
             }
         }
         applied.unenforced.extend(crate::gate::apply(self, ve)?);
+        applied.unenforced.extend(crate::gate::hold_shmall(self, ve)?);
         Ok(applied)
     }
 }

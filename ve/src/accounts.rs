@@ -47,6 +47,7 @@ impl Meter {
 
     /// Counts in full, for the record.
     pub fn keep(&self) {
+        beancounters::resync(self.init, &self.cgroup);
         self.sample(Depth::Full, || Record::new(&Beancounter::new(self.cgroup.ctid().get())));
     }
 

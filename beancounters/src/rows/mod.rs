@@ -1,8 +1,9 @@
 //! The rows of the table that no cgroup file counts.
 //!
 //! ```text
-//! cheap   three small files of init: sockets by number, pseudo-terminals     (tables of all VEs)
-//! full    the VE's own processes, its sockets' memory, locks, packet filter  (one VE, and its monitor now and then)
+//! of_init   a small file of init, and the gate: sockets by number      (tables of all VEs)
+//! of_all    the VE's own processes, its terminals, its sockets' memory,
+//!           locks, packet filter                                       (one VE, and its monitor now and then)
 //! ```
 //!
 //! Whatever cannot be read is left out: the VE may be ending, or its root may have hidden it.
@@ -16,19 +17,17 @@ use crate::reading::Reading;
 use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
 
-pub(crate) use processes::Processes;
+use processes::Processes;
+pub(crate) use processes::networks;
 pub use sockets::Sockets;
 pub(crate) use sockets::counted_as;
 
 impl Reading {
-    /// What a few files of the VE's init tell, whatever the VE does: tens of microseconds.
+    /// What one file of the VE's init and its gate tell, whatever the VE does: tens of microseconds.
     #[must_use]
     pub fn of_init(init: i32, ve: &VeCgroup) -> Reading {
         let mut reading = Reading::default();
         sockets::count(init, ve, &mut reading);
-        if let Some(ptys) = ptys::count(init) {
-            reading.hold(Resource::Numpty, ptys);
-        }
         reading
     }
 
@@ -36,6 +35,9 @@ impl Reading {
     #[must_use]
     pub fn of_all(init: i32, ve: &VeCgroup) -> Reading {
         let mut reading = Reading::of_init(init, ve);
+        if let Some(ptys) = ptys::count(init) {
+            reading.hold(Resource::Numpty, ptys);
+        }
         let pids = ve.processes().unwrap_or_default();
         let processes = Processes::of(&pids, init);
         reading.hold(Resource::Privvmpages, processes.private_pages);

@@ -23,26 +23,26 @@ pub(crate) struct Processes {
 
 impl Processes {
     pub(crate) fn of(pids: &[i32], init: i32) -> Processes {
-        let mut sum = Processes { networks: vec![init], ..Processes::default() };
-        let mut known: BTreeSet<_> = network_of(init).into_iter().collect();
-        // Who is on his way in is in the cgroup already, and in the host's network yet.
-        known.extend(fs::read_link("/proc/self/ns/net"));
+        let mut sum = Processes { networks: networks(pids, init), ..Processes::default() };
         let mut signals = BTreeMap::new();
         for pid in pids {
             let Some(status) = Status::of(*pid) else { continue };
             sum.private_pages += status.private_kib / KIB_A_PAGE;
             signals.insert(status.uid, status.signals);
             sum.files += files_of(*pid);
-            if let Some(network) = network_of(*pid)
-                && known.len() < MOST_NETWORKS
-                && known.insert(network)
-            {
-                sum.networks.push(*pid);
-            }
         }
         sum.signals = signals.values().sum();
         sum
     }
+}
+
+/// A process in each network namespace of these processes, init's first.
+pub(crate) fn networks(pids: &[i32], init: i32) -> Vec<i32> {
+    let mut known: BTreeSet<_> = network_of(init).into_iter().collect();
+    // Who is on his way in is in the cgroup already, and in the host's network yet.
+    known.extend(fs::read_link("/proc/self/ns/net"));
+    let more = pids.iter().filter(|pid| network_of(**pid).is_some_and(|network| known.insert(network)));
+    std::iter::once(init).chain(more.copied()).take(MOST_NETWORKS).collect()
 }
 
 /// The name of a process's network namespace.

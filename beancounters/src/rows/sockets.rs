@@ -13,12 +13,12 @@ use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
 
 const BY_FAMILY: u16 = 20;
+const TCP_BOTH: u16 = 18;
 const UNIX: u8 = 1;
 const INET: u8 = 2;
 const INET6: u8 = 10;
 const NETLINK: u8 = 16;
 const PACKET: u8 = 17;
-const TCP: u8 = 6;
 const UDP: u8 = 17;
 const RAW: u8 = 255;
 
@@ -60,30 +60,54 @@ impl Sockets {
     pub fn of(pid: i32) -> Option<Sockets> {
         let netns = process::namespace(pid, "net").ok()?;
         let diag = in_network(netns.as_fd(), || Netlink::open(Family::SockDiag)).ok()?;
+        // The lists are of the whole host and long, at the least that of TCP: one that has nothing for us is not asked
+        // for. A kernel without one of them is no reason to count none of the others.
+        let table = fs::read_to_string(format!("/proc/{pid}/net/protocols")).ok()?;
+        let any = |names: &[&str]| counted_as(&table, names) > 0;
         let mut all = Sockets::default();
-        // A kernel without one of these kinds of list is no reason to count none of the others.
-        for family in [INET, INET6] {
-            inet(&diag, family, TCP, |owned, memory| {
-                all.tcp += u64::from(owned);
-                all.tcp_buffers.0 += memory.queued.max(memory.sent);
-                all.tcp_buffers.1 += memory.received + memory.ahead;
-            });
-            for protocol in [UDP, RAW] {
-                inet(&diag, family, protocol, |owned, memory| {
-                    all.datagram += u64::from(owned);
-                    all.other_buffers += memory.sent;
-                    all.datagram_buffers += memory.received;
-                });
+        if any(&["TCP", "TCPv6"]) {
+            all.list_tcp(&diag);
+        }
+        for (family, protocol, name) in
+            [(INET, UDP, "UDP"), (INET6, UDP, "UDPv6"), (INET, RAW, "RAW"), (INET6, RAW, "RAWv6")]
+        {
+            if any(&[name]) {
+                all.list_datagram(&diag, family, protocol);
             }
         }
         for list in [Plain::UNIX, Plain::NETLINK] {
             list.each(&diag, |memory| all.other_buffers += memory.sent + memory.received);
         }
-        Plain::PACKET.each(&diag, |memory| {
-            all.other_buffers += memory.sent;
-            all.datagram_buffers += memory.received;
-        });
+        if any(&["PACKET"]) {
+            Plain::PACKET.each(&diag, |memory| {
+                all.other_buffers += memory.sent;
+                all.datagram_buffers += memory.received;
+            });
+        }
         Some(all)
+    }
+
+    /// By the older request, which lists both families in one walk.
+    fn list_tcp(&mut self, diag: &Netlink) {
+        let mut request = [0u8; 60];
+        request[3] = SHOW_MEMORY;
+        request[52..56].copy_from_slice(&STATES.to_ne_bytes());
+        inet(diag, TCP_BOTH, &request, |owned, memory| {
+            self.tcp += u64::from(owned);
+            self.tcp_buffers.0 += memory.queued.max(memory.sent);
+            self.tcp_buffers.1 += memory.received + memory.ahead;
+        });
+    }
+
+    fn list_datagram(&mut self, diag: &Netlink, family: u8, protocol: u8) {
+        let mut request = [0u8; 56];
+        (request[0], request[1], request[2]) = (family, protocol, SHOW_MEMORY);
+        request[4..8].copy_from_slice(&STATES.to_ne_bytes());
+        inet(diag, BY_FAMILY, &request, |owned, memory| {
+            self.datagram += u64::from(owned);
+            self.other_buffers += memory.sent;
+            self.datagram_buffers += memory.received;
+        });
     }
 
     fn add(self, other: Sockets) -> Sockets {
@@ -97,18 +121,17 @@ impl Sockets {
     }
 }
 
-/// Lists one protocol: whether a process has the socket, and its memory.
-fn inet(diag: &Netlink, family: u8, protocol: u8, mut each: impl FnMut(bool, Memory)) {
+const SKMEMINFO: u16 = 7;
+const SHOW_MEMORY: u8 = 1 << (SKMEMINFO - 1);
+/// TIME_WAIT and half-open connections are no sockets yet, or no more.
+const STATES: u32 = !(1 << 6 | 1 << 3 | 1 << 12);
+
+/// Lists sockets of IPv4 and IPv6: whether a process has each, and its memory.
+fn inet(diag: &Netlink, kind: u16, request: &[u8], mut each: impl FnMut(bool, Memory)) {
     /// `struct inet_diag_msg`, before its attributes.
     const MESSAGE: usize = 72;
     const INODE: usize = 68;
-    const SKMEMINFO: u16 = 7;
-    // TIME_WAIT and half-open connections are no sockets yet, or no more.
-    const STATES: u32 = !(1 << 6 | 1 << 3 | 1 << 12);
-    let mut request = [0u8; 56];
-    (request[0], request[1], request[2]) = (family, protocol, 1 << (SKMEMINFO - 1));
-    request[4..8].copy_from_slice(&STATES.to_ne_bytes());
-    let _ = diag.dump(BY_FAMILY, &request, |body| {
+    let _ = diag.dump(kind, request, |body| {
         let owned = netlink::number(body, INODE).is_some_and(|inode| inode != 0);
         let memory = body.get(MESSAGE..).and_then(|rest| netlink::attribute(rest, SKMEMINFO));
         each(owned, memory.map(Memory::parse).unwrap_or_default());

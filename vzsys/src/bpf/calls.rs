@@ -22,10 +22,12 @@ const ALLOW_MULTI: u32 = 2;
 pub(super) const CGROUP_SOCK: u32 = 9;
 pub(super) const SOCK_OPS: u32 = 13;
 pub(super) const CGROUP_DEVICE: u32 = 15;
+pub(super) const CGROUP_SYSCTL: u32 = 23;
 /// Places of a cgroup where they are attached.
 pub(super) const AT_SOCK_CREATE: u32 = 2;
 pub(super) const AT_SOCK_OPS: u32 = 3;
 pub(super) const AT_DEVICE: u32 = 6;
+pub(super) const AT_SYSCTL: u32 = 18;
 pub(super) const AT_SOCK_RELEASE: u32 = 34;
 /// Kinds of maps.
 pub(super) const ARRAY: u32 = 2;

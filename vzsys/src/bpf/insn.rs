@@ -69,6 +69,15 @@ impl Insn {
     pub(super) const fn add64(dst: u8, value: i32) -> Insn {
         Insn::new(0x07, dst, 0, 0, value)
     }
+    /// `dst -= src`, 64 bits
+    pub(super) const fn subtract64(dst: u8, src: u8) -> Insn {
+        Insn::new(0x1f, dst, src, 0, 0)
+    }
+    /// `dst = value`, 64 bits; two instructions.
+    #[allow(clippy::cast_possible_truncation)] // its two halves
+    pub(super) const fn number(dst: u8, value: u64) -> [Insn; 2] {
+        [Insn::new(0x18, dst, 0, 0, value as i32), Insn::new(0, 0, 0, 0, (value >> 32) as i32)]
+    }
     /// `dst = *(u64 *)(src + offset)`
     pub(super) const fn load64(dst: u8, src: u8, offset: i16) -> Insn {
         Insn::new(0x79, dst, src, offset, 0)
