@@ -97,26 +97,33 @@ fn put_up(ve: &VeCgroup) -> Result<std::result::Result<SocketGate, String>> {
 pub fn resync(init: i32, ve: &VeCgroup) {
     let Some(gate) = find(ve) else { return };
     let networks = networks(&ve.processes().unwrap_or_default(), init);
-    let look = || {
-        let before = tallies(&gate);
-        (before, Seen::now(&networks), tallies(&gate))
-    };
-    let (before, seen, after) = look();
-    let counted = before.map(|tally| tally.count);
-    let missing = [0, 1].map(|at| seen.sockets[at].saturating_sub(counted[at]));
-    // With more than one namespace there may be another that no process is in any more, and sockets in it.
-    let excess = if networks.len() == 1 { excess(counted, seen) } else { [0; 2] };
-    if missing == [0; 2] && excess == [0; 2] {
-        return;
-    }
     // Only what stays the same while it is looked at twice is no socket on its way.
-    if before != after || look() != (before, seen, after) {
+    let before = tallies(&gate);
+    let mut seen = Seen::now(&networks);
+    let counted = before.map(|tally| tally.count);
+    let fits = |seen: Seen| differences(counted, seen, &networks) == ([0; 2], [0; 2]);
+    if fits(seen) {
         return;
     }
+    let again = Seen::now(&networks);
+    if tallies(&gate) != before || again.sockets != seen.sockets {
+        return;
+    }
+    // The sockets that we list with are freed some time after they are closed.
+    seen.most = seen.most.zip(again.most).map(|(a, b)| a.max(b));
+    let (missing, excess) = differences(counted, seen, &networks);
     for (at, (kind, _)) in KINDS.into_iter().enumerate() {
         gate.seed(kind, missing[at]);
         gate.forget(kind, excess[at]);
     }
+}
+
+/// What is there and not counted, and what is counted and not there, of each kind.
+fn differences(counted: [u64; 2], seen: Seen, networks: &[i32]) -> ([u64; 2], [u64; 2]) {
+    let missing = [0, 1].map(|at| seen.sockets[at].saturating_sub(counted[at]));
+    // With more than one namespace there may be another that no process is in any more, and sockets in it.
+    let excess = if networks.len() == 1 { excess(counted, seen) } else { [0; 2] };
+    (missing, excess)
 }
 
 fn tallies(gate: &SocketGate) -> [Tally; 2] {
