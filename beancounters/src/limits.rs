@@ -216,10 +216,12 @@ impl Limits {
         self
     }
 
-    /// Those that a VE may have from an earlier configuration are lifted where this one does not say anything.
+    /// Those of the given parameters that this configuration does not have are lifted: a change that had set them is
+    /// taken back. Locked memory is not: what it was is not known.
     #[must_use]
-    pub fn or_unlimited(mut self) -> Limits {
-        for (_, pair) in self.pairs() {
+    pub fn or_unlimited(mut self, params: &[Param]) -> Limits {
+        let ours = |param| param != Param::Lockedpages && params.contains(&param);
+        for (_, pair) in self.pairs().into_iter().filter(|(param, _)| ours(*param)) {
             pair.get_or_insert(Pair::both(UNLIMITED));
         }
         self
@@ -271,6 +273,14 @@ mod tests {
             let limits = Limits { cpulimit, cpus, ..Limits::default() };
             assert_eq!(limits.cpu_percent(), want, "{cpulimit:?} {cpus:?}");
         }
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_lifts_what_it_had_set() {
+        let old = Limits { numpty: Some(Pair::both(7)), ..Limits::default() };
+        let back = old.or_unlimited(&[Param::Numpty, Param::Numtcpsock, Param::Lockedpages]);
+        assert_eq!((back.numpty, back.numtcpsock), (Some(Pair::both(7)), Some(Pair::both(UNLIMITED))));
+        assert_eq!((back.shmpages, back.lockedpages), (None, None));
     }
 
     #[test]

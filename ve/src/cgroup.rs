@@ -147,9 +147,22 @@ pub(crate) fn limit_inside(ve: &Ve<'_>, cgroup: &VeCgroup, init: i32) -> Result<
 /// Sets all configured limits again on a running VE.
 pub(crate) fn reapply(ve: &Ve<'_>) -> Result<()> {
     if let Some(cgroup) = open(ve)? {
-        apply(ve, &cgroup, &limits(ve)?.or_unlimited())?;
+        apply(ve, &cgroup, &limits(ve)?)?;
     }
     Ok(())
+}
+
+/// The same after a change that failed: what it had set and nobody had set before is lifted.
+pub(crate) fn put_back(ve: &Ve<'_>, changed: &[Changed]) -> Result<()> {
+    if let Some(cgroup) = open(ve)? {
+        apply(ve, &cgroup, &limits(ve)?.or_unlimited(&params_of(changed)))?;
+    }
+    Ok(())
+}
+
+fn params_of(changed: &[Changed]) -> Vec<Param> {
+    let is_changed = |param: &Param| changed.iter().any(|change| change.key == param.key());
+    PARAMS.into_iter().filter(is_changed).collect()
 }
 
 /// Sets limits on a running VE.
@@ -186,7 +199,7 @@ const PARAMS: [Param; 16] = [
 pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<Vec<String>> {
     let Some(cgroup) = open(ve)? else { return Ok(Vec::new()) };
     let is_changed = |key: &str| changed.iter().any(|change| change.key == key);
-    let params: Vec<Param> = PARAMS.into_iter().filter(|param| is_changed(param.key())).collect();
+    let params = params_of(changed);
     apply(ve, &cgroup, &limits(ve)?.only(&params))?;
     tell_standings(ve, &cgroup, changed);
     if is_changed("DEVICES") || is_changed("DEVNODES") {

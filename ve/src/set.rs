@@ -133,7 +133,7 @@ fn apply(
             }
             ve.config = old.clone();
             // Limits may have been written in part: the old ones are put back.
-            let undone = cgroup::reapply(ve).err().map(|e| crate::describe(&e));
+            let undone = cgroup::put_back(ve, changed).err().map(|e| crate::describe(&e));
             return Err(error.with_cleanup(undone.into_iter().collect()));
         }
     }
