@@ -192,8 +192,28 @@ pub(super) fn load(kind: u32, place: u32, program: &[Insn], name: Name) -> Resul
         expected_attach_type: place,
         ..LoadAttr::default()
     };
+    let what = format!("PROG_LOAD, {}", text(&name));
     // SAFETY: instructions and licence outlive the call; the kernel copies and verifies them.
-    unsafe { bpf_fd(PROG_LOAD, &mut attr, &format!("PROG_LOAD, {}", text(&name))) }
+    let loaded = unsafe { bpf_fd(PROG_LOAD, &mut attr, &what) };
+    match loaded {
+        Err(error) if matches!(error.errno(), Errno::INVAL | Errno::ACCESS) => {
+            Err(explained(attr, error, &what))
+        }
+        done => done,
+    }
+}
+
+/// The error of a program that was not taken, with the last words of the kernel's verifier.
+fn explained(mut attr: LoadAttr, error: SysError, what: &str) -> SysError {
+    let mut log = vec![0u8; 1 << 16];
+    (attr.log_level, attr.log_buf) = (1, log.as_mut_ptr() as u64);
+    attr.log_size = u32::try_from(log.len()).unwrap_or(0);
+    // SAFETY: as the first time, and the log is live and as long as it says.
+    let _ = unsafe { bpf_fd(PROG_LOAD, &mut attr, what) };
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    let words = String::from_utf8_lossy(&log[..end]);
+    let line = words.lines().rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+    line.map_or(error.clone(), |line| SysError::new("bpf", format_args!("{what}: {line}"), error.errno()))
 }
 
 pub(super) fn attach(cgroup: BorrowedFd<'_>, place: u32, program: BorrowedFd<'_>) -> Result<()> {
