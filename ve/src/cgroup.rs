@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use beancounters::{
-    Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, VeCgroup, standing,
+    Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, Unenforced, VeCgroup,
+    standing,
 };
 use vzconf::Exit;
 use vzconf::change::Changed;
@@ -93,8 +94,12 @@ fn policy(ve: &Ve<'_>) -> DevicePolicy {
 
 fn tell_unenforced(ve: &Ve<'_>, applied: &Applied) {
     for lost in &applied.unenforced {
-        ve.say(1, &format!("{} is stored and not enforced here: {}", lost.param, lost.why));
+        ve.say(1, &told(lost));
     }
+}
+
+fn told(lost: &Unenforced) -> String {
+    format!("{} is stored and not enforced here: {}", lost.param, lost.why)
 }
 
 fn open(ve: &Ve<'_>) -> Result<Option<VeCgroup>> {
@@ -147,7 +152,7 @@ pub(crate) fn limit_inside(ve: &Ve<'_>, cgroup: &VeCgroup, init: i32) -> Result<
 /// Sets all configured limits again on a running VE.
 pub(crate) fn reapply(ve: &Ve<'_>) -> Result<()> {
     if let Some(cgroup) = open(ve)? {
-        apply(ve, &cgroup, &limits(ve)?)?;
+        tell_unenforced(ve, &apply(ve, &cgroup, &limits(ve)?)?);
     }
     Ok(())
 }
@@ -155,7 +160,8 @@ pub(crate) fn reapply(ve: &Ve<'_>) -> Result<()> {
 /// The same after a change that failed: what it had set and nobody had set before is lifted.
 pub(crate) fn put_back(ve: &Ve<'_>, changed: &[Changed]) -> Result<()> {
     if let Some(cgroup) = open(ve)? {
-        apply(ve, &cgroup, &limits(ve)?.or_unlimited(&params_of(changed)))?;
+        let applied = apply(ve, &cgroup, &limits(ve)?.or_unlimited(&params_of(changed)))?;
+        tell_unenforced(ve, &applied);
     }
     Ok(())
 }
@@ -166,14 +172,13 @@ fn params_of(changed: &[Changed]) -> Vec<Param> {
 }
 
 /// Sets limits on a running VE.
-fn apply(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<()> {
+fn apply(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<Applied> {
     let mut applied = limits.apply(cgroup)?;
     if let Some(state) = ve.running() {
         applied.unenforced.extend(limits.apply_inside(state.init.pid, cgroup)?);
         applied.unenforced.extend(limits.apply_to_processes(cgroup)?);
     }
-    tell_unenforced(ve, &applied);
-    Ok(())
+    Ok(applied)
 }
 
 const PARAMS: [Param; 16] = [
@@ -200,8 +205,8 @@ pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<Vec<St
     let Some(cgroup) = open(ve)? else { return Ok(Vec::new()) };
     let is_changed = |key: &str| changed.iter().any(|change| change.key == key);
     let params = params_of(changed);
-    apply(ve, &cgroup, &limits(ve)?.only(&params))?;
-    tell_standings(ve, &cgroup, changed);
+    let applied = apply(ve, &cgroup, &limits(ve)?.only(&params))?;
+    tell_standings(ve, &cgroup, changed, &applied);
     if is_changed("DEVICES") || is_changed("DEVNODES") {
         policy(ve).apply(&cgroup)?;
     }
@@ -209,13 +214,18 @@ pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<Vec<St
 }
 
 /// Whoever sets a limit learns that it is none here.
-fn tell_standings(ve: &Ve<'_>, cgroup: &VeCgroup, changed: &[Changed]) {
+fn tell_standings(ve: &Ve<'_>, cgroup: &VeCgroup, changed: &[Changed], applied: &Applied) {
     for resource in changed.iter().filter_map(|change| resource_of(&change.key)) {
         let (standing, why) = standing(resource, cgroup.hierarchies());
+        let lost = applied.unenforced.iter().find(|lost| resource_of(lost.param.key()) == Some(resource));
         if standing != Standing::Enforced || resource == Resource::Numsiginfo {
             ve.say(0, &format!("WARNING: {} is {standing}: {why}", resource.name().to_ascii_uppercase()));
+        } else if let Some(lost) = lost {
+            ve.say(0, &format!("WARNING: {}", told(lost)));
         }
     }
+    let others = applied.unenforced.iter().filter(|lost| resource_of(lost.param.key()).is_none());
+    others.for_each(|lost| ve.say(1, &told(lost)));
 }
 
 fn resource_of(key: &str) -> Option<Resource> {

@@ -147,6 +147,8 @@ struct BtfAttr {
     btf_size: u32,
     btf_log_size: u32,
     btf_log_level: u32,
+    /// What the kernel does not know must be zero: no hole may be left to chance.
+    padding: u32,
 }
 
 /// # Safety
