@@ -14,7 +14,7 @@ use vzsys::bpf::{Kind, SocketGate, Tally};
 use crate::error::{Error, Result};
 use crate::limit_plan::Unenforced;
 use crate::limits::{Limits, Param, finite};
-use crate::rows::{Sockets, networks};
+use crate::rows::{Sockets, networks, other_networks};
 use crate::ve_cgroup::VeCgroup;
 
 const KINDS: [(Kind, Param); 2] = [(Kind::Tcp, Param::Numtcpsock), (Kind::Other, Param::Numothersock)];
@@ -80,10 +80,11 @@ fn put_up(ve: &VeCgroup) -> Result<std::result::Result<SocketGate, String>> {
     let Some(cgroup) = open(ve) else { return Ok(Err("the host has no cgroup v2".to_owned())) };
     match SocketGate::put_up(&cgroup) {
         Ok(gate) => {
-            let processes = ve.processes()?;
-            if let Some(first) = processes.first() {
-                let seen = Seen::now(&networks(&processes, *first));
-                seen.sockets.iter().zip(KINDS).for_each(|(open, (kind, _))| gate.seed(kind, *open));
+            // What was made since the gate is there is listed too, and counted already.
+            let counted = tallies(&gate).map(|tally| tally.count);
+            let seen = Seen::now(&other_networks(&ve.processes()?));
+            for (at, (kind, _)) in KINDS.into_iter().enumerate() {
+                gate.seed(kind, seen.sockets[at].saturating_sub(counted[at]));
             }
             Ok(Ok(gate))
         }

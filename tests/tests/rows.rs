@@ -261,10 +261,15 @@ fn the_gate_outlives_its_monitor_and_goes_with_the_ve() {
         assert_eq!(count(&ve, Resource::Numtcpsock).failed, Some(2));
         let dir = cgroup(&ve).v2_dir().unwrap();
         let fd = fs::File::open(&dir).unwrap();
-        assert!(vzsys::bpf::SocketGate::find(&fd).unwrap().is_some());
+        let programs = vzsys::bpf::SocketGate::programs(&fd).unwrap();
+        assert_eq!(programs.len(), 3);
+        drop(fd);
         ve.ok("stop", &["--fast"]);
-        // Nothing is pinned: with the cgroup go its programs.
+        // Nothing is pinned: with the cgroup go its programs, and their maps with them.
         assert!(!dir.exists());
+        until("the programs are gone", SOON, || {
+            programs.iter().all(|id| !vzsys::bpf::is_loaded(*id).unwrap())
+        });
         ve.start();
         assert_eq!(hog(&ve, "tcp", 9).0, 5);
         assert_eq!(count(&ve, Resource::Numtcpsock).failed, Some(1), "a new life begins with nothing");

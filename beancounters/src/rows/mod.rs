@@ -18,7 +18,7 @@ use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
 
 use processes::Processes;
-pub(crate) use processes::networks;
+pub(crate) use processes::{networks, other_networks};
 pub use sockets::Sockets;
 pub(crate) use sockets::counted_as;
 

@@ -38,11 +38,17 @@ impl Processes {
 
 /// A process in each network namespace of these processes, init's first.
 pub(crate) fn networks(pids: &[i32], init: i32) -> Vec<i32> {
-    let mut known: BTreeSet<_> = network_of(init).into_iter().collect();
-    // Who is on his way in is in the cgroup already, and in the host's network yet.
-    known.extend(fs::read_link("/proc/self/ns/net"));
-    let more = pids.iter().filter(|pid| network_of(**pid).is_some_and(|network| known.insert(network)));
-    std::iter::once(init).chain(more.copied()).take(MOST_NETWORKS).collect()
+    let own = network_of(init);
+    let others = other_networks(pids).into_iter().filter(|pid| network_of(*pid) != own);
+    std::iter::once(init).chain(others).take(MOST_NETWORKS).collect()
+}
+
+/// A process in each network namespace of these processes but our own: who is on his way in is in the cgroup already,
+/// and in the host's network yet.
+pub(crate) fn other_networks(pids: &[i32]) -> Vec<i32> {
+    let mut known: BTreeSet<_> = fs::read_link("/proc/self/ns/net").into_iter().collect();
+    let new = |pid: &&i32| network_of(**pid).is_some_and(|network| known.insert(network));
+    pids.iter().filter(new).copied().take(MOST_NETWORKS).collect()
 }
 
 /// The name of a process's network namespace.

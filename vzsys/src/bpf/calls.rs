@@ -253,6 +253,14 @@ fn by_id(command: i32, id: u32, what: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// Whether there is a program of that number, whoever has it.
+///
+/// # Errors
+/// The errno of bpf(2).
+pub fn is_loaded(id: u32) -> Result<bool> {
+    Ok(program(id)?.is_some())
+}
+
 /// The program of that id; `None` when it is gone.
 pub(super) fn program(id: u32) -> Result<Option<OwnedFd>> {
     by_id(PROG_GET_FD_BY_ID, id, "PROG_GET_FD_BY_ID")

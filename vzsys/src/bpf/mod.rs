@@ -4,9 +4,11 @@
 mod calls;
 mod devices;
 mod insn;
+mod socket_programs;
 mod sockets;
 mod sysctl;
 
+pub use calls::is_loaded;
 pub use devices::{DeviceClass, DeviceEntry, MKNOD, READ, WRITE, restrict_devices};
 pub use sockets::{Kind, SocketGate, Tally};
 pub use sysctl::hold_shmall;
