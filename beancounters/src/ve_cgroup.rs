@@ -71,6 +71,24 @@ impl VeCgroup {
         }
     }
 
+    /// The VE whose cgroup a path of `/proc/PID/cgroup` leads into. What a VE makes itself lies deeper, so the first
+    /// match is the truth.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Ctid> {
+        let mut parts = path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            // `0101` is nobody's directory: a VE's own name has no leading zero.
+            let ctid = parts.peek().filter(|_| part == PARENT).and_then(|name| {
+                let ctid: Ctid = name.parse().ok()?;
+                (!ctid.is_host() && ctid.to_string() == **name).then_some(ctid)
+            });
+            if ctid.is_some() {
+                return ctid;
+            }
+        }
+        None
+    }
+
     /// The cgroup stays from now on.
     pub fn commit(&mut self) {
         self.undo = false;
@@ -259,3 +277,26 @@ fn tolerate_missing(action: &'static str, path: &Path, done: std::result::Result
 
 pub(crate) const PATH_FLAGS: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_the_outermost_ve() {
+        for (path, ctid) in [
+            ("/vz/101", Some(101)),
+            ("/vz/101/vz/5/x", Some(101)),
+            ("/outer/vz/7/init.scope", Some(7)),
+            ("/vz", None),
+            ("/vz/", None),
+            ("/vz/0", None),
+            ("/vz/0101", None),
+            ("/vz/x/5", None),
+            ("/user.slice/5", None),
+            ("", None),
+        ] {
+            assert_eq!(VeCgroup::of_path(path).map(Ctid::get), ctid, "{path}");
+        }
+    }
+}
