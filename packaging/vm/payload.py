@@ -7,6 +7,7 @@ import subprocess
 
 # Read by tests; the sources for the names of fault points.
 FILES = ["Cargo.toml", "packaging/conf", "packaging/etc", "packaging/man"]
+TOOLS = ("vzubc", "vzcalc", "vzmemcheck", "vzcpucheck", "vzoversell", "vzpid", "vznnc")
 ROOMS = ["ve", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
 
 
@@ -36,7 +37,7 @@ def build(image, checkout, programs, binaries, templates, modules):
         _copy(os.path.join(checkout, name), os.path.join(top, name))
     for name in ("bin", "tests", "templates"):
         os.makedirs(os.path.join(tree, name))
-    for name in ("vzctl", "vzlist", "vztmpl", "vzmon"):
+    for name in ("vzctl", "vzlist", "vztmpl", "vzmon") + TOOLS:
         shutil.copy2(os.path.join(programs, name), os.path.join(tree, "bin", name))
     shutil.copy2(os.path.join(programs, "vmagent"), os.path.join(tree, "agent"))
     shutil.copy2(os.path.join(programs, "vmprobe"), os.path.join(tree, "probe"))

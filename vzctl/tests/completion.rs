@@ -65,6 +65,28 @@ fn containers_are_proposed_by_state() {
 }
 
 #[test]
+fn the_tools_take_what_they_take() {
+    let (_dir, sources) = host();
+    for (line, want) in [
+        ("vzubc ", "101 205 web"),
+        ("vzubc -q -qh ", ""),
+        ("vzubc -q", "-qh -qm"),
+        ("vzubc --re", "--relative"),
+        ("vzubc -f ", ":paths"),
+        ("vzubc -rd ", ":paths"),
+        ("/usr/sbin/vzcalc -v ", "101 102 205"),
+        ("vzmemcheck --a", "--absolute"),
+        ("vzcpucheck ", "--verbose --help"),
+        ("vzoversell ", ":paths"),
+        ("vzpid ", ""),
+        ("vzpid -", "--ctpid --help"),
+        ("vznnc -", "-l -c -p -f --help"),
+    ] {
+        assert_eq!(at(&sources, line).join(" "), want, "{line:?}");
+    }
+}
+
+#[test]
 fn the_first_container_is_101() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(at(&Sources::of(&Paths::under(dir.path())), "vzctl create "), ["101"]);

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use super::sources::Sources;
+use super::tools;
 use crate::cli::{Containers, Opt, PLAIN, Values, WORDS, Word};
 
 /// One word a shell may insert.
@@ -15,7 +16,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    fn new(word: impl Into<String>, about: impl Into<String>) -> Self {
+    pub(super) fn new(word: impl Into<String>, about: impl Into<String>) -> Self {
         Self { word: word.into(), about: about.into() }
     }
 }
@@ -51,7 +52,9 @@ pub fn propose(sources: &Sources, words: &[OsString]) -> Proposal {
     let proposal = match program.rsplit('/').next().unwrap_or_default() {
         "vzlist" => vzlist(sources, before, current),
         "vztmpl" => vztmpl(sources, before),
-        _ => vzctl(sources, before, current),
+        other => {
+            tools::propose(sources, other, before, current).unwrap_or_else(|| vzctl(sources, before, current))
+        }
     };
     match proposal {
         Proposal::Words(mut candidates) => {

@@ -5,6 +5,7 @@
 
 mod line;
 mod sources;
+mod tools;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -35,7 +36,7 @@ impl Shell {
         }
     }
 
-    /// Its completion script, for vzctl, vzlist and vztmpl.
+    /// Its completion script, for vzctl and all other programs.
     pub fn script(self) -> &'static str {
         match self {
             Self::Bash => include_str!("vzctl.bash"),

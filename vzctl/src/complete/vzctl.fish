@@ -1,4 +1,4 @@
-# fish completion for vzctl, vzlist and vztmpl.
+# fish completion for vzctl, vzlist, vztmpl and the tools that check the node.
 # Made by: vzctl completion fish >/etc/fish/completions/vzctl.fish
 
 function __vzctl_complete
@@ -13,6 +13,6 @@ function __vzctl_complete
     end
 end
 
-for program in vzctl vzlist vztmpl
+for program in vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc
     complete -c $program -f -a '(__vzctl_complete)'
 end

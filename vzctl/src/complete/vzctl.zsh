@@ -1,5 +1,5 @@
-#compdef vzctl vzlist vztmpl
-# zsh completion for vzctl, vzlist and vztmpl.
+#compdef vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc
+# zsh completion for vzctl, vzlist, vztmpl and the tools that check the node.
 # Made by: vzctl completion zsh >/usr/local/share/zsh/site-functions/_vzctl
 
 _vzctl() {
@@ -31,5 +31,5 @@ _vzctl() {
 if [[ ${funcstack[1]-} == _vzctl ]]; then
     _vzctl "$@"
 else
-    compdef _vzctl vzctl vzlist vztmpl
+    compdef _vzctl vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc
 fi

@@ -29,6 +29,8 @@ pub enum Need {
     Addresses,
     /// The number of processes and threads.
     Numproc,
+    /// The limits in force.
+    Limits,
     /// All live beancounters.
     Usage,
     /// The private area's form.
@@ -136,7 +138,7 @@ const fn counter(
     about: &'static str,
 ) -> Field {
     let need = match (resource, column) {
-        (_, Column::Barrier | Column::Limit) => Need::Config,
+        (_, Column::Barrier | Column::Limit) => Need::Limits,
         (Resource::Numproc, Column::Held) => Need::Numproc,
         _ => Need::Usage,
     };

@@ -195,13 +195,16 @@ CT {id:<10}| HELD Bar% Lim%| MAXH Bar% Lim%| BAR | LIM | FAIL
         let text = show("-i -r", &[later], store.path(), None);
         let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
         assert_eq!(line("CT "), "CT 101       | HELD  +/-   Bar% Lim%| MAXH Bar% Lim%| BAR | LIM |+FAIL");
-        assert_eq!(line("numproc"), "      numproc|  25     -5   10%  10%|  41   17%  17%| 240 | 240 |    - ");
+        assert_eq!(
+            line("numproc"),
+            "      numproc|  25     -5   10%  10%|  41   17%  17%| 240 | 240 |    - "
+        );
         assert_eq!(
             line("physpages"),
             "    physpages|55.8M    +1M   -   21%|78.6M   -   30%|   - | 256M|    3 "
         );
         assert!(line("kmemsize").contains("|   5M  +1.5K "), "{text}");
-        assert!(line("numpty").contains("|   1          6%"), "{text}");
+        assert!(line("numpty").contains("|   1           6%"), "{text}");
         assert!(text.starts_with(&"-".repeat(71)) && text.ends_with(&format!("\n{}\n", "-".repeat(71))));
     }
 }

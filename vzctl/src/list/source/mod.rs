@@ -13,7 +13,7 @@ use vzconf::{Config, Ctid, Error, Pair, Paths, names};
 
 use self::addresses::Routed;
 use self::runtime::Runtime;
-use self::usage::{Depth, Meter};
+use self::usage::{Depth, Meter, Whose};
 use super::fields::{Field, Need};
 use super::options::{Form, Options, Scope};
 use super::row::{Row, Status};
@@ -46,6 +46,7 @@ pub(super) fn rows(paths: &Paths, options: &Options, ids: &[Ctid]) -> Result<See
         needs: Needs::of(options),
         shows,
         wanted: &wanted,
+        whose: if ids.is_empty() { Whose::Everybody } else { Whose::Named },
         global: None,
         routed: None,
         meter: None,
@@ -94,7 +95,7 @@ impl Needs {
     fn of(options: &Options) -> Self {
         let depth = |field: &Field| match (options.form, field.need) {
             // JSON shows all numbers of a beancounter.
-            (Form::Json, Need::Numproc) => Need::Usage,
+            (Form::Json, Need::Numproc | Need::Limits) => Need::Usage,
             (_, need) => need,
         };
         let fields = options.fields.iter().copied().chain(options.sort.map(|sort| sort.field));
@@ -106,13 +107,21 @@ impl Needs {
                 || !needed.iter().all(|need| matches!(need, Need::Nothing | Need::Uptime | Need::Numproc)),
             status: need(Need::Status),
             addresses: need(Need::Addresses),
-            usage: match (need(Need::Usage), need(Need::Numproc)) {
-                (true, _) => Some(Depth::All),
-                (false, true) => Some(Depth::Numproc),
-                (false, false) => None,
-            },
+            usage: needed.iter().filter_map(Need::usage).max(),
             layout: need(Need::Layout),
             uptime: need(Need::Uptime),
+        }
+    }
+}
+
+impl Need {
+    /// How much of the counters it takes.
+    fn usage(&self) -> Option<Depth> {
+        match self {
+            Self::Numproc => Some(Depth::Numproc),
+            Self::Limits => Some(Depth::Limits),
+            Self::Usage => Some(Depth::All),
+            _ => None,
         }
     }
 }
@@ -122,11 +131,12 @@ struct View<'a> {
     needs: Needs,
     shows: Shows,
     wanted: &'a [Ctid],
+    whose: Whose,
     /// `vz.conf`, once something needed it.
     global: Option<Config>,
     /// Live addresses, likewise.
     routed: Option<Routed>,
-    /// Cgroups, likewise.
+    /// Counters, likewise.
     meter: Option<Meter>,
     seen: Seen,
 }
@@ -171,7 +181,8 @@ impl View<'_> {
             }
         }
         if let Some(depth) = self.needs.usage {
-            self.meter.get_or_insert_with(|| Meter::new(self.paths)).read(row, depth);
+            let meter = self.meter.get_or_insert_with(|| Meter::new(self.paths, depth, self.whose));
+            meter.read(row, self.paths);
         }
         if self.needs.uptime {
             row.uptime = Some(runtime.uptime());

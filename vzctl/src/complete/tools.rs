@@ -1,0 +1,70 @@
+//! The words of the tools that read the table of beancounters.
+
+use super::line::{Candidate, Proposal, containers};
+use super::sources::Sources;
+use crate::cli::Containers;
+
+type Options = &'static [(&'static str, &'static str)];
+
+const VZUBC: Options = &[
+    ("--verbose", "resources without a barrier too"),
+    ("--quiet", "only what was refused or is close to its limit"),
+    ("-qh", "part of the barrier in use that counts as close"),
+    ("-qm", "highest use that counts as close"),
+    ("--relative", "refusals since the last run"),
+    ("-rc", "forget the refusals of the last run"),
+    ("-rd", "directory where runs are remembered"),
+    ("--incremental", "what is held more since the last run"),
+    ("-ic", "forget what was held at the last run"),
+    ("-id", "directory where runs are remembered"),
+    ("--watch", "again and again"),
+    ("-wd", "highlight what changes"),
+    ("-wt", "no title"),
+    ("-wn", "seconds between two runs"),
+    ("--color", "yellow and red for what needs attention"),
+    ("--file", "a table in a file"),
+    ("--help", "help"),
+];
+const DETAILS: Options = &[("--verbose", "each of them"), ("--help", "help")];
+const VZMEMCHECK: Options =
+    &[("--verbose", "each container"), ("--absolute", "megabytes instead of per cent"), ("--help", "help")];
+const VZPID: Options = &[("--ctpid", "the number in the container too"), ("--help", "help")];
+const VZNNC: Options = &[
+    ("-l", "wait for one connection"),
+    ("-c", "connect"),
+    ("-p", "port at localhost"),
+    ("-f", "descriptor of the connection"),
+    ("--help", "help"),
+];
+
+/// What may stand at the cursor in a line of one of these tools; `None` when it is none of them.
+pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current: &str) -> Option<Proposal> {
+    let listed = |options: Options| {
+        Proposal::Words(options.iter().map(|(word, about)| Candidate::new(*word, *about)).collect())
+    };
+    let nothing = || Proposal::Words(Vec::new());
+    let dashed = current.starts_with('-');
+    Some(match program {
+        "vzubc" => match before.last() {
+            Some(&("-f" | "--file" | "-rd" | "-id")) => Proposal::Paths,
+            Some(&("-qh" | "-qm" | "-wn")) => nothing(),
+            _ if dashed => listed(VZUBC),
+            _ => Proposal::Words(containers(sources, Containers::Running)),
+        },
+        "vzcalc" if dashed => listed(DETAILS),
+        "vzcalc" => {
+            // It takes no names.
+            let mut numbers = containers(sources, Containers::Any);
+            numbers.retain(|candidate| candidate.word.parse::<u32>().is_ok());
+            Proposal::Words(numbers)
+        }
+        "vzmemcheck" => listed(VZMEMCHECK),
+        "vzcpucheck" => listed(DETAILS),
+        "vzoversell" if dashed => listed(&[("--help", "help")]),
+        "vzoversell" => Proposal::Paths,
+        "vzpid" if dashed => listed(VZPID),
+        "vznnc" if dashed => listed(VZNNC),
+        "vzpid" | "vznnc" => nothing(),
+        _ => return None,
+    })
+}
