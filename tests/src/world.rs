@@ -15,8 +15,9 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 11] = [
+const HOMES: [&str; 15] = [
     "/run/vz/overlays",
+    "/run/vz/beancounters",
     "/etc/vz/names",
     "/vz/lock",
     "/vz/vztmp",
@@ -26,6 +27,9 @@ const HOMES: [&str; 11] = [
     "/var/lib/vzctl/idmap",
     "/var/lib/vzctl/creating",
     "/var/lib/vzctl/veip",
+    "/var/lib/vzctl/vzubc",
+    "/var/lib/vzctl/vzubc/failcnt",
+    "/var/lib/vzctl/vzubc/held",
     "/vz/vztmp/rm.lck",
 ];
 
