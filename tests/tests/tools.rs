@@ -50,6 +50,13 @@ fn vzubc_shows_what_runs_by_number_and_by_name() {
         assert_eq!(stopped.out(), "");
         assert!(stopped.stderr.contains(&format!("container {} is not running", other.id)), "{stopped}");
         assert!(stopped.stderr.contains("nosuch"), "{stopped}");
+
+        other.ok("set", &["--numproc", MANY, "--save"]);
+        other.start();
+        let both = tool(node, "vzubc", &["0", "web", &other.id]).ok().out();
+        let place = |ve: &Ve<'_>| both.find(&heading(ve)).unwrap();
+        assert!(place(&other) < place(&ve), "the youngest comes first:\n{both}");
+        assert!(both.find("\nCT 0  ").is_some_and(|host| place(&ve) < host), "the host comes last:\n{both}");
         tool(node, "vzubc", &["--nonsense"]).exits(1).says("--nonsense");
     });
 }

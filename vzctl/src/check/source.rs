@@ -34,17 +34,23 @@ pub(super) fn all(paths: &Paths) -> Result<Vec<Beancounter>, Error> {
     }
 }
 
-/// The tables of some of them, in the order asked for; one that does not run has none.
+/// The tables of some of them, counted in full, in the same order; one that does not run has none.
 ///
 /// # Errors
 /// As [`all`].
 pub(super) fn some(paths: &Paths, wanted: &[Ctid]) -> Result<Vec<Beancounter>, Error> {
-    if wanted.iter().any(|ctid| ctid.is_host()) || inside(paths).is_some() {
-        return Ok(only(all(paths)?, wanted));
-    }
     need_root()?;
+    if let Some(path) = inside(paths) {
+        return Ok(only(file(path)?, wanted));
+    }
     let accounts = Accounts::new(paths)?;
-    Ok(wanted.iter().filter_map(|ctid| accounts.of(*ctid)).collect())
+    let running = accounts.running().into_iter().map(|(ctid, _)| ctid);
+    let mut tables: Vec<Beancounter> =
+        running.filter(|ctid| wanted.contains(ctid)).filter_map(|ctid| accounts.of(ctid)).collect();
+    if wanted.contains(&Ctid::HOST) {
+        tables.extend(only(accounts.all(), &[Ctid::HOST]));
+    }
+    Ok(tables)
 }
 
 /// The table of one VE; `None` when it does not run.
