@@ -31,10 +31,11 @@ pub fn run(words: &[String], paths: &Paths) -> Result<Answer, Error> {
     for kind in &options.forget {
         past::forget(&store, *kind)?;
     }
+    let standing = standing();
     let show = || -> Result<(String, Vec<Beancounter>), Error> {
         let tables = tables(&options, &wanted, paths)?;
         let mut past = Past::open(&store, &options)?;
-        let text = render::render(&tables, &options, &mut past, standing());
+        let text = render::render(&tables, &options, &mut past, standing.as_deref());
         // Of a VE that is gone nobody will ask for a difference.
         let live = options.file.is_none();
         past.keep(|id| !live || id == 0 || Ctid::new(id).is_ok_and(|ctid| paths.ve_conf(ctid).exists()))?;
@@ -52,10 +53,11 @@ pub fn run(words: &[String], paths: &Paths) -> Result<Answer, Error> {
     Ok(Answer { out, warnings })
 }
 
-/// How a limit of a resource stands on this kernel, for `-v`: enforced, accounted or stored. Nothing here knows yet.
-type Standing = fn(beancounters::Resource) -> &'static str;
+/// What the limit of a row is worth on this kernel, for `-v`: enforced, accounted or stored, and why.
+type Standing = dyn Fn(beancounters::Resource) -> String;
 
-fn standing() -> Option<Standing> {
+/// `None` while nobody can tell, and for tables of another time or place.
+fn standing() -> Option<Box<Standing>> {
     None
 }
 

@@ -20,7 +20,7 @@ pub(super) fn render(
     tables: &[Beancounter],
     options: &Options,
     past: &mut Past,
-    standing: Option<Standing>,
+    standing: Option<&Standing>,
 ) -> String {
     let mut text = String::new();
     for table in tables {
@@ -60,7 +60,7 @@ fn heading(text: &mut String, id: u32, options: &Options) {
     );
 }
 
-fn line(text: &mut String, row: &Row, options: &Options, standing: Option<Standing>) {
+fn line(text: &mut String, row: &Row, options: &Options, standing: Option<&Standing>) {
     let Row { resource, counter, change } = row;
     let Counter { held, maxheld, barrier, limit, failcnt } = *counter;
     let color = options.color.then(|| match row.grade(options.thresholds) {
@@ -121,7 +121,7 @@ mod tests {
         ve
     }
 
-    fn show(line: &str, tables: &[Beancounter], store: &Path, standing: Option<Standing>) -> String {
+    fn show(line: &str, tables: &[Beancounter], store: &Path, standing: Option<&Standing>) -> String {
         let options = read(line);
         let mut past = Past::open(store, &options).unwrap();
         let text = render(tables, &options, &mut past, standing);
@@ -159,11 +159,14 @@ CT {id:<10}| HELD Bar% Lim%| MAXH Bar% Lim%| BAR | LIM | FAIL
 
     #[test]
     fn verbose_shows_all_rows_and_how_they_stand() {
-        let text = show("-v", &[sample(101)], Path::new("/nonexistent"), Some(|_| "stored"));
+        let text = show("-v", &[sample(101)], Path::new("/nonexistent"), Some(&|_| "stored".to_owned()));
         assert_eq!(text.lines().filter(|line| line.ends_with("  stored")).count(), Resource::ALL.len());
         let plain = show("-v", &[sample(101)], Path::new("/nonexistent"), None);
         assert_eq!(plain.lines().count(), 3 + Resource::ALL.len() + 1);
-        assert!(!show("", &[sample(101)], Path::new("/nonexistent"), Some(|_| "stored")).contains("stored"));
+        assert!(
+            !show("", &[sample(101)], Path::new("/nonexistent"), Some(&|_| "stored".to_owned()))
+                .contains("stored")
+        );
     }
 
     #[test]
