@@ -42,6 +42,12 @@ fn vzubc_shows_what_runs_by_number_and_by_name() {
         assert!(!table.contains("numsiginfo"), "what has no barrier is hidden:\n{table}");
         let named = tool(node, "vzubc", &["-v", "web"]).ok().out();
         assert!(named.contains(&heading(&ve)) && named.contains("numsiginfo"), "{named}");
+        for (row, standing) in
+            [("numproc", "enforced"), ("kmemsize", "accounted: "), ("vmguarpages", "stored: ")]
+        {
+            let line = named.lines().find(|line| line.trim_start().starts_with(row)).unwrap();
+            assert!(line.rsplit("  ").next().unwrap().starts_with(standing), "{line}");
+        }
         let all = tool(node, "vzubc", &[]).ok().out();
         assert!(all.contains(&heading(&ve)) && !all.contains(&heading(&other)), "{all}");
         tool(node, "vzubc", &["0", "-v"]).ok().says("\nCT 0  ");

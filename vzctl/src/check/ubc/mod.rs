@@ -10,7 +10,7 @@ mod render;
 mod row;
 mod watch;
 
-use beancounters::Beancounter;
+use beancounters::{Beancounter, Hierarchies};
 use vzconf::{Ctid, Paths, names};
 
 use self::options::{Options, Request, parse};
@@ -31,7 +31,7 @@ pub fn run(words: &[String], paths: &Paths) -> Result<Answer, Error> {
     for kind in &options.forget {
         past::forget(&store, *kind)?;
     }
-    let standing = standing();
+    let standing = standing(&options);
     let show = || -> Result<(String, Vec<Beancounter>), Error> {
         let tables = tables(&options, &wanted, paths)?;
         let mut past = Past::open(&store, &options)?;
@@ -56,9 +56,13 @@ pub fn run(words: &[String], paths: &Paths) -> Result<Answer, Error> {
 /// What the limit of a row is worth on this kernel, for `-v`: enforced, accounted or stored, and why.
 type Standing = dyn Fn(beancounters::Resource) -> String;
 
-/// `None` while nobody can tell, and for tables of another time or place.
-fn standing() -> Option<Box<Standing>> {
-    None
+/// `None` where nobody can tell, and for tables of another time or place.
+fn standing(options: &Options) -> Option<Box<Standing>> {
+    let here = Hierarchies::detect().ok().filter(|_| options.verbose && options.file.is_none())?;
+    Some(Box::new(move |resource| {
+        let (standing, why) = beancounters::standing(resource, &here);
+        if why.is_empty() { standing.to_string() } else { format!("{standing}: {why}") }
+    }))
 }
 
 /// The CTIDs that are asked for; `None` means all. As ever, a name that is nobody's is no reason to stop.
