@@ -3,6 +3,7 @@
 use vzconf::{Config, Ctid, DevNode, DeviceRule, Exit};
 use vzsys::launch::{Confinement, Device, DeviceKind};
 use vzsys::seccomp::Nesting;
+use vzsys::trap::Trapped;
 
 use crate::error::{Error, Result};
 
@@ -57,7 +58,15 @@ pub fn confinement(config: &Config, personality_32: bool) -> Confinement {
     capabilities &= !mask(&NEVER);
     let nesting = if config.feature("nesting") == Some(true) { Nesting::Allowed } else { Nesting::Refused };
     let lockable = beancounters::lockable(config);
-    Confinement { capabilities, nesting, personality_32, lockable }
+    Confinement { capabilities, nesting, personality_32, lockable, trapped: trapped(config) }
+}
+
+/// What the VE's supervisor answers: its own features, or what the node says of all.
+fn trapped(config: &Config) -> Trapped {
+    Trapped {
+        paths: config.feature("procbc").unwrap_or_else(|| config.proc_beancounters()),
+        sysinfo: config.feature("sysinfo") == Some(true),
+    }
 }
 
 /// The nodes of `DEVNODES` (host devices by name) for the VE's `/dev`.

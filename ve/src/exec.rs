@@ -3,15 +3,19 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vzconf::{Ctid, Exit};
 use vzsys::join::{self, JoinError, Program, Session, Stdio, Target, WAY_IN};
 use vzsys::launch::Confinement;
+use vzsys::notify;
 use vzsys::process::{Ended, PidFd};
+use vzsys::trap::Trapped;
 
 use crate::cgroup::{self, JoinPoints};
 use crate::error::{Doing, Error, Result, describe};
+use crate::monitor::supervisor_socket;
 use crate::node::Ve;
 use crate::scripts::PATH;
 use crate::session::{self, Input};
@@ -36,16 +40,24 @@ pub(crate) struct Door {
     points: JoinPoints,
     confinement: Confinement,
     user_namespace: bool,
+    supervisor: PathBuf,
 }
 
 impl Door {
     pub(crate) fn new(
+        ve: &Ve<'_>,
         init: PidFd,
         points: JoinPoints,
-        confinement: Confinement,
+        mut confinement: Confinement,
         user_namespace: bool,
     ) -> Self {
-        Self { init, points, confinement, user_namespace }
+        let supervisor = supervisor_socket(&ve.run_dir());
+        if confinement.trapped.any() && !notify::reachable(&supervisor) {
+            // Nobody answers: with the filter this session could open nothing.
+            ve.say(-1, "WARNING: the container's supervisor was killed; restart the container");
+            confinement.trapped = Trapped::default();
+        }
+        Self { init, points, confinement, user_namespace, supervisor }
     }
 
     /// The door of a running VE.
@@ -58,7 +70,7 @@ impl Door {
         let gone = || Error::refused(Exit::VeNotRunning, "Container is not running");
         let init = state.init.open().doing(Exit::System, || entering(ve.ctid))?.ok_or_else(gone)?;
         let points = cgroup::join_points(ve)?;
-        Ok(Self::new(init, points, state.confinement, state.ids.is_some()))
+        Ok(Self::new(ve, init, points, state.confinement, state.ids.is_some()))
     }
 
     /// Waits until the VE's init has ended.
@@ -80,6 +92,7 @@ impl Door {
             cgroup_unified: self.points.unified.as_ref().map(AsFd::as_fd),
             confinement: &self.confinement,
             user_namespace: self.user_namespace,
+            supervisor: &self.supervisor,
         };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         join::run(&target, program, stdio, left.map_or(WAY_IN, |left| left.min(WAY_IN)))

@@ -20,6 +20,7 @@ mod guest;
 mod host_accounts;
 pub mod host_files;
 mod ids;
+pub mod inside;
 pub mod monitor;
 pub mod mount;
 mod net;

@@ -3,7 +3,7 @@
 //! `vzctl` starts a `vzmon` for each VE that it starts, gives it an [`Order`], and releases init
 //! through it. Afterwards the channel is closed and both go their ways.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vzsys::channel::Channel;
@@ -35,6 +35,25 @@ pub enum Task {
         /// Whether it has a user namespace.
         user_namespace: bool,
     },
+}
+
+/// `vzmon` to the supervisor of its VE, which outlives it. The socket that it listens at comes with this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// Whose calls it answers.
+    pub ctid: u32,
+    /// `/run/vz/CTID`.
+    pub run_dir: PathBuf,
+    /// The VE's init; with it the supervisor ends.
+    pub init: ProcRef,
+    /// The host's number of the VE's root.
+    pub base: u32,
+}
+
+/// Where a VE's supervisor takes the listeners of new sessions.
+#[must_use]
+pub fn supervisor_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("notify.sock")
 }
 
 /// `vzctl` to `vzmon`.

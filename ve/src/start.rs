@@ -365,7 +365,7 @@ fn run_start_script(
     let Some((path, text)) = scripts::inside(ve, Action::Start)? else { return Ok(()) };
     let what = || format!("cannot enter container {}", ve.ctid);
     let Some(pidfd) = PidFd::open(init.pid).doing(Exit::System, what)? else { return Ok(()) };
-    let door = Door::new(pidfd, cgroup::points(&made.cgroup)?, confinement.clone(), user_namespace);
+    let door = Door::new(ve, pidfd, cgroup::points(&made.cgroup)?, confinement.clone(), user_namespace);
     match exec::feed_script(ve.ctid, &door, &text)? {
         Ended::Exited(0) => Ok(()),
         ended => Err(Error::Script { path, how: how(ended) }),
@@ -458,7 +458,7 @@ fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
     let pidfd = PidFd::open(pid).doing(Exit::System, what)?;
     let pidfd = pidfd.ok_or_else(|| Error::refused(Exit::EnvCreate, what()))?;
     monitor.furnished().map_err(launch_failed)?;
-    let door = Door::new(pidfd, cgroup::points(&made.cgroup)?, plan.confinement, ids.is_some());
+    let door = Door::new(ve, pidfd, cgroup::points(&made.cgroup)?, plan.confinement, ids.is_some());
     let done = work(&door);
     // The monitor kills its init when nobody is left to release it.
     drop(monitor);

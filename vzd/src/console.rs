@@ -129,7 +129,7 @@ impl Drop for Console {
     }
 }
 
-fn open_socket(path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_socket(path: &Path) -> rustix::io::Result<OwnedFd> {
     let _ = std::fs::remove_file(path);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;

@@ -1,24 +1,26 @@
 //! The monitor's first task: get the VE's init running.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use ve::monitor::{FromMonitor, Order, Task, ToMonitor};
+use ve::monitor::{Charge, FromMonitor, Order, Task, ToMonitor};
 use vzsys::channel::Channel;
 use vzsys::launch::{self, FromInit, LaunchError, LaunchPlan, Stage, ToInit, Waiting};
 use vzsys::process::ProcRef;
 use vzsys::{Result, SysError, join, spawn};
 
+use crate::supervisor;
 use crate::watch::{Init, Watch};
 
 /// Open files that a VE's processes may ask for; systemd's own default since 240.
 const FILES: u64 = 524_288;
 
 /// Takes the order from the inherited channel, carries it out, and watches until init has ended.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let Ok(fd) = vzsys::raw::inherited_fd(spawn::CHANNEL_FD) else {
         eprintln!("vzmon is started by vzctl, one for each running container");
         return ExitCode::from(20);
@@ -29,7 +31,7 @@ pub fn main() -> ExitCode {
     };
     let _ = nix_name(&order);
     let taken = match &order.task {
-        Task::Launch(plan) => start(plan, &channel),
+        Task::Launch(plan) => start(&order, plan, &channel),
         Task::Adopt { init, user_namespace } => adopt(*init, *user_namespace),
     };
     match taken {
@@ -56,10 +58,10 @@ fn nix_name(order: &Order) -> Result<()> {
 
 type Taken = Option<(Init, Option<OwnedFd>)>;
 
-fn start(plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, LaunchError> {
+fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, LaunchError> {
     raise_limits();
     let waiting = launch::clone_init(plan)?;
-    let started = escort(&waiting, vzctl);
+    let started = supervise(order, plan, waiting.pid).and_then(|()| escort(&waiting, vzctl, &order.run_dir));
     if !matches!(started, Ok(Some(_))) {
         let _ = waiting.pidfd.signal(Signal::KILL);
         let _ = waiting.pidfd.reap();
@@ -69,13 +71,36 @@ fn start(plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, Launc
     Ok(Some((Init::Child(waiting.pidfd, init), console)))
 }
 
+/// Before the first session can come, and before init is released.
+fn supervise(order: &Order, plan: &LaunchPlan, init: i32) -> std::result::Result<(), LaunchError> {
+    if !plan.confinement.trapped.any() {
+        return Ok(());
+    }
+    let begun = ProcRef::of(init).and_then(|init| {
+        let base = plan.ids.map_or(0, |ids| ids.base);
+        supervisor::begin(&Charge { ctid: order.ctid, run_dir: order.run_dir.clone(), init, base })
+    });
+    begun.map_err(|error| LaunchError { stage: Stage::Confine, error: error.to_string() })
+}
+
+/// Where init's calls stop goes to the supervisor; init may then run.
+fn pass_on(listener: Option<OwnedFd>, init: &Waiting, run_dir: &Path) -> Result<()> {
+    let listener = listener.ok_or_else(|| SysError::new("recvmsg", "no listener", Errno::BADMSG))?;
+    supervisor::entrust(run_dir, &listener)?;
+    init.channel.send(&ToInit::Served, None)
+}
+
 fn failed(error: SysError) -> LaunchError {
     LaunchError { stage: Stage::Clone, error: error.to_string() }
 }
 
 /// Carries the messages between vzctl and init until init runs (the console's master), or vzctl gives
 /// up (`None`).
-fn escort(init: &Waiting, vzctl: &Channel) -> std::result::Result<Option<Option<OwnedFd>>, LaunchError> {
+fn escort(
+    init: &Waiting,
+    vzctl: &Channel,
+    run_dir: &Path,
+) -> std::result::Result<Option<Option<OwnedFd>>, LaunchError> {
     vzctl.send(&FromMonitor::Cloned { pid: init.pid }, None).map_err(failed)?;
     let mut console = None;
     let mut released = false;
@@ -87,6 +112,7 @@ fn escort(init: &Waiting, vzctl: &Channel) -> std::result::Result<Option<Option<
                 Some((FromInit::Furnished, _)) => {
                     vzctl.send(&FromMonitor::Furnished, None).map_err(failed)?;
                 }
+                Some((FromInit::Listener, fd)) => pass_on(fd, init, run_dir).map_err(failed)?,
                 Some((FromInit::Failed { stage, error }, _)) => return Err(LaunchError { stage, error }),
                 // Closed by exec.
                 None if released => return Ok(Some(console)),

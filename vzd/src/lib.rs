@@ -7,6 +7,13 @@
 
 mod console;
 mod launch;
+mod supervisor;
 mod watch;
 
-pub use launch::main;
+/// The program: a monitor, or the supervisor that a monitor starts.
+pub fn main() -> std::process::ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == supervisor::WORD) {
+        return supervisor::main();
+    }
+    launch::main()
+}

@@ -17,7 +17,7 @@ use crate::error::{Call, Result, SysError};
 use crate::launch::Confinement;
 use crate::process::PidFd;
 use crate::raw::{self, Cloned};
-use crate::seccomp;
+use crate::{notify, seccomp, trap};
 
 const NOFILE_SOFT: u64 = 1024;
 
@@ -77,8 +77,12 @@ impl Drop for Lent {
     }
 }
 
-/// Drops what a VE's processes may not have. Inside, as root of the VE, last before exec.
-pub(crate) fn confine(confinement: &Confinement) -> Result<()> {
+/// Drops what a VE's processes may not have. Inside, as root of the VE, last before exec. `hand_over` gives away
+/// where the trapped calls stop, and returns when they are answered.
+pub(crate) fn confine(
+    confinement: &Confinement,
+    hand_over: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+) -> Result<()> {
     raw::join_new_keyring();
     if confinement.personality_32 {
         nix::sys::personality::set(nix::sys::personality::Persona::from_bits_retain(PER_LINUX32))
@@ -98,6 +102,9 @@ pub(crate) fn confine(confinement: &Confinement) -> Result<()> {
     }
     raw::cloexec_from(3)?;
     seccomp::install(confinement.nesting)?;
+    if confinement.trapped.any() {
+        hand_over(trap::install(confinement.trapped)?.as_fd())?;
+    }
     raw::set_caps(raw::permitted()? & confinement.capabilities)
 }
 
@@ -114,6 +121,8 @@ pub struct Target<'a> {
     pub confinement: &'a Confinement,
     /// Whether it has a user namespace.
     pub user_namespace: bool,
+    /// The socket of its supervisor, where one answers calls.
+    pub supervisor: &'a Path,
 }
 
 /// The standard files of the program to run.
@@ -176,9 +185,14 @@ pub enum JoinError {
 enum Report {
     Pid(i32),
     Terminal,
+    Listener,
     EnterFailed(String),
     ExecFailed { error: String, missing: bool },
 }
+
+/// To the process that has sent its listener.
+#[derive(Debug, Serialize, Deserialize)]
+struct Served;
 
 /// Runs a program in a VE as its root, in all its namespaces and cgroups, confined as its init is.
 /// Returns when the program has been executed, or was not within `patience`. The caller must be
@@ -212,7 +226,7 @@ pub fn run(
             drop(stdio);
             // The first process only opens the door; the program itself is our child as well.
             let door = PidFd::from_fd(pidfd);
-            let entered = listen(&ours, patience);
+            let entered = listen(&ours, target.supervisor, patience);
             end(&door)?;
             entered
         }
@@ -227,7 +241,11 @@ fn hide() -> Result<()> {
         .call("prctl", || "PR_SET_DUMPABLE")
 }
 
-fn listen(channel: &Channel, patience: Duration) -> std::result::Result<Session, JoinError> {
+fn listen(
+    channel: &Channel,
+    supervisor: &Path,
+    patience: Duration,
+) -> std::result::Result<Session, JoinError> {
     let deadline = Instant::now() + patience;
     let mut process = None;
     let mut terminal = None;
@@ -241,6 +259,13 @@ fn listen(channel: &Channel, patience: Duration) -> std::result::Result<Session,
         match report {
             Report::Pid(pid) => process = PidFd::open(pid)?.map(|fd| (pid, fd)),
             Report::Terminal => terminal = fd,
+            Report::Listener => match serve(channel, supervisor, fd) {
+                Ok(()) => {}
+                Err(error) => {
+                    failed = Some(JoinError::Call(error));
+                    break;
+                }
+            },
             Report::EnterFailed(error) => failed = Some(JoinError::Enter { error }),
             Report::ExecFailed { error, missing } => failed = Some(JoinError::Exec { error, missing }),
         }
@@ -254,6 +279,12 @@ fn listen(channel: &Channel, patience: Duration) -> std::result::Result<Session,
             Err(failed.unwrap_or(JoinError::Enter { error: "it ended at once".to_owned() }))
         }
     }
+}
+
+fn serve(channel: &Channel, supervisor: &Path, listener: Option<OwnedFd>) -> Result<()> {
+    let listener = listener.ok_or_else(|| SysError::new("recvmsg", "no listener", Errno::BADMSG))?;
+    notify::entrust(supervisor, listener.as_fd())?;
+    channel.send(&Served, None)
 }
 
 /// Ends and reaps a process of the way in, which has nothing left to do.
@@ -311,8 +342,8 @@ fn inside(target: &Target<'_>, program: &Program, given: Given, channel: &Channe
         .and_then(|()| leave_the_host(given, channel))
         .and_then(|terminal| if terminal { open_terminal(channel) } else { Ok(()) })
         .and_then(|()| limit_files())
-        .and_then(|()| confine(target.confinement))
-        // Nothing is ever said to us but the end: our starter has given up, or is dead. Thawed later, the
+        .and_then(|()| confine(target.confinement, |listener| hand_over(channel, listener)))
+        // Nothing else is ever said to us but the end: our starter has given up, or is dead. Thawed later, the
         // program must not run after all.
         .and_then(|()| channel.ready(Some(Duration::ZERO)));
     let report = match ready {
@@ -322,6 +353,12 @@ fn inside(target: &Target<'_>, program: &Program, given: Given, channel: &Channe
     };
     let _ = channel.send(&report, None);
     raw::exit_now(1)
+}
+
+/// Without somebody who answers, no file could be opened.
+fn hand_over(channel: &Channel, listener: BorrowedFd<'_>) -> Result<()> {
+    channel.send(&Report::Listener, Some(listener))?;
+    channel.receive::<Served>()?.map(drop).ok_or_else(|| SysError::new("recvmsg", "supervisor", Errno::PIPE))
 }
 
 /// Inside a VE's user namespace (or, for a privileged VE, as we are): its root, in a session of its own.

@@ -14,10 +14,12 @@ pub mod join;
 pub mod launch;
 pub mod mount;
 pub mod netlink;
+pub mod notify;
 pub mod packet;
 pub mod process;
 pub mod raw;
 pub mod seccomp;
 pub mod spawn;
+pub mod trap;
 
 pub use error::{Call, Result, SysError};

@@ -44,7 +44,7 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-fn last_errno() -> Errno {
+pub(crate) fn last_errno() -> Errno {
     Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
@@ -232,6 +232,43 @@ pub fn seccomp_filter(program: &[libc::sock_filter]) -> Result<()> {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&fprog))
     };
     if r == 0 { Ok(()) } else { Err(SysError::new("seccomp", "SET_MODE_FILTER", last_errno())) }
+}
+
+/// Installs a seccomp filter whose `USER_NOTIF` calls wait for an answer at the returned listener. Needs
+/// `CAP_SYS_ADMIN` in its user namespace. A call that is being answered is interrupted by fatal signals only, where
+/// the kernel can do that (5.19); before, a signal that is caught ends it as it ends a slow read.
+///
+/// # Errors
+/// The errno of seccomp(2); `EBUSY` when a filter of this process has a listener already.
+pub fn seccomp_listener(program: &[libc::sock_filter]) -> Result<OwnedFd> {
+    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    let len = u16::try_from(program.len())
+        .map_err(|_| SysError::new("seccomp", "program too long", Errno::TOOBIG))?;
+    let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let install = |more: libc::c_ulong| {
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | more;
+        // SAFETY: `fprog` describes a live slice of exactly `len` instructions; the kernel copies it.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&fprog))
+        };
+        // SAFETY: with this flag the kernel returns a new descriptor, which nobody else owns.
+        if fd >= 0 { Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }) } else { Err(last_errno()) }
+    };
+    install(WAIT_KILLABLE_RECV)
+        .or_else(|errno| if errno == Errno::INVAL { install(0) } else { Err(errno) })
+        .map_err(|errno| SysError::new("seccomp", "SET_MODE_FILTER, NEW_LISTENER", errno))
+}
+
+/// Kills this process by SIGALRM unless it is asked again within that time; `None` calls it off.
+pub fn deadline(after: Option<std::time::Duration>) {
+    let after = after.unwrap_or_default();
+    let value = libc::timeval {
+        tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: after.subsec_micros().into(),
+    };
+    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
+    // SAFETY: a live, initialised timer is read; the old one is not asked for. Of valid values it cannot fail.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
 }
 
 /// Ends the process at once, without running destructors or flushing: for a copied child.

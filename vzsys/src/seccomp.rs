@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::raw;
 
-const OFFSET_NR: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
-const OFFSET_ARG0: u32 = 16;
-const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
-const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+pub(crate) const OFFSET_NR: u32 = 0;
+pub(crate) const OFFSET_ARCH: u32 = 4;
+const OFFSET_ARG0: u32 = offset_arg(0);
+pub(crate) const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
+pub(crate) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 const X32_BIT: u32 = 0x4000_0000;
 
 /// Namespaces that CRIU cannot save below a VE's own: cgroup, UTS, IPC, user, PID.
@@ -107,11 +107,16 @@ const NO_NESTING: &[Call] = &[
     Call { name: "unshare", x86_64: Some(272), i386: Some(310), rule: Rule::FlagsRefused(NESTED | NEWTIME) },
 ];
 
-fn stmt(code: u32, k: u32) -> sock_filter {
+/// Where the lower half of an argument is; flags are never in the upper one.
+pub(crate) const fn offset_arg(number: u32) -> u32 {
+    16 + 8 * number
+}
+
+pub(crate) fn stmt(code: u32, k: u32) -> sock_filter {
     sock_filter { code: u16::try_from(code).unwrap_or_default(), jt: 0, jf: 0, k }
 }
 
-fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(crate) fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: u16::try_from(BPF_JMP | code | BPF_K).unwrap_or_default(), jt, jf, k }
 }
 
@@ -181,17 +186,11 @@ pub fn refused(nesting: Nesting) -> impl Iterator<Item = &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What the kernel would answer, by running the program as it does.
-    fn run(program: &[sock_filter], arch: u32, nr: u32, arg0: u32) -> u32 {
-        let load = |offset| match offset {
-            OFFSET_NR => nr,
-            OFFSET_ARCH => arch,
-            OFFSET_ARG0 => arg0,
-            _ => panic!("load of {offset}"),
-        };
+    pub(crate) fn run_with(program: &[sock_filter], load: impl Fn(u32) -> u32) -> u32 {
         let (mut pc, mut acc) = (0_usize, 0_u32);
         loop {
             let i = program[pc];
@@ -203,11 +202,21 @@ mod tests {
                 c if c == BPF_ALU | BPF_AND | BPF_K => acc &= i.k,
                 c if c == BPF_JMP | BPF_JEQ | BPF_K => pc += skip(acc == i.k),
                 c if c == BPF_JMP | BPF_JGE | BPF_K => pc += skip(acc >= i.k),
+                c if c == BPF_JMP | libc::BPF_JSET | BPF_K => pc += skip(acc & i.k != 0),
                 c if c == BPF_JMP | libc::BPF_JA => pc += i.k as usize,
                 c if c == BPF_RET | BPF_K => return i.k,
                 other => panic!("instruction {other:#x}"),
             }
         }
+    }
+
+    fn run(program: &[sock_filter], arch: u32, nr: u32, arg0: u32) -> u32 {
+        run_with(program, |offset| match offset {
+            OFFSET_NR => nr,
+            OFFSET_ARCH => arch,
+            OFFSET_ARG0 => arg0,
+            _ => panic!("load of {offset}"),
+        })
     }
 
     const EPERM_RET: u32 = SECCOMP_RET_ERRNO | EPERM as u32;

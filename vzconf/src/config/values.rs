@@ -183,6 +183,12 @@ impl Config {
         self.features().into_iter().rev().find(|t| t.name.eq_ignore_ascii_case(name)).map(|t| t.on)
     }
 
+    /// PROC_BEANCOUNTERS: what is on in VEs whose FEATURES do not speak of `procbc`.
+    #[must_use]
+    pub fn proc_beancounters(&self) -> bool {
+        self.yes("PROC_BEANCOUNTERS") == Some(true)
+    }
+
     /// CAPABILITY as switched.
     #[must_use]
     pub fn capability(&self) -> Vec<Toggle> {

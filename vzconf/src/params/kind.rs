@@ -51,9 +51,9 @@ pub const CAPABILITIES: &[&str] = &[
     "CHECKPOINT_RESTORE",
 ];
 
-/// The features that can be switched; the last two are ours.
+/// The features that can be switched; the last three are ours.
 pub const FEATURES: &[&str] =
-    &["sysfs", "nfs", "sit", "ipip", "ppp", "ipgre", "bridge", "nfsd", "nesting", "procbc"];
+    &["sysfs", "nfs", "sit", "ipip", "ppp", "ipgre", "bridge", "nfsd", "nesting", "procbc", "sysinfo"];
 
 /// The packet filter modules of the obsolete `--iptables`.
 pub const IPTABLES: &[&str] = &[

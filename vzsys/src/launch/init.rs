@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -27,7 +27,7 @@ pub(super) struct Trees<'a> {
 /// Child, inside its namespaces. Never returns: becomes init, or reports why not and exits.
 pub(super) fn run(plan: &LaunchPlan, trees: Trees<'_>, tasks: Vec<OwnedFd>, channel: &Channel) -> ! {
     let failed = match furnish_and_wait(plan, trees, tasks, channel) {
-        Ok(Some(init)) => execute(plan, &init),
+        Ok(Some(init)) => execute(plan, &init, channel),
         // The parent closed the channel: nobody wants this VE any more.
         Ok(None) => raw::exit_now(0),
         Err(error) => error,
@@ -106,10 +106,17 @@ fn find_init(plan: &LaunchPlan) -> Result<CString> {
     Err(SysError::new("execve", tried.join(" or "), Errno::NOENT))
 }
 
-fn execute(plan: &LaunchPlan, init: &CString) -> LaunchError {
+fn execute(plan: &LaunchPlan, init: &CString, channel: &Channel) -> LaunchError {
+    let hand_over = |listener: BorrowedFd<'_>| {
+        channel.send(&FromInit::Listener, Some(listener))?;
+        match channel.receive()? {
+            Some((ToInit::Served, _)) => Ok(()),
+            _ => Err(SysError::new("recvmsg", "supervisor", Errno::PIPE)),
+        }
+    };
     let confined = furnish::stdio()
         .and_then(|()| crate::join::limit_files())
-        .and_then(|()| crate::join::confine(&plan.confinement))
+        .and_then(|()| crate::join::confine(&plan.confinement, hand_over))
         .at(Stage::Confine);
     if let Err(error) = confined {
         return error;

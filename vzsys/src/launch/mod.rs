@@ -12,6 +12,7 @@
 //!  ◀─────── Furnished
 //!  saves state
 //!  ── Release ─────────▶ ───────────────── Release ───────────────▶ drops capabilities, seccomp,
+//!        (a VE with a supervisor)  ◀─ Listener + fd ── Served ────▶
 //!                                                                   exec: the channel closes
 //!  ◀─────── Started      ◀──────────────── (end of channel) ───────
 //! ```
@@ -39,6 +40,7 @@ use crate::mount::Detached;
 use crate::process::PidFd;
 use crate::raw::{self, Cloned};
 use crate::seccomp::Nesting;
+use crate::trap::Trapped;
 
 pub(crate) use console::open_pty;
 pub use devices::{Device, DeviceKind};
@@ -55,6 +57,9 @@ pub struct Confinement {
     /// How many bytes each process may lock in memory; `None` leaves it as it is.
     #[serde(default)]
     pub lockable: Option<u64>,
+    /// What its supervisor answers.
+    #[serde(default)]
+    pub trapped: Trapped,
 }
 
 /// A file written into the VE's fresh `/run` before init runs.
@@ -169,6 +174,8 @@ pub enum FromInit {
     Console,
     /// All is ready; init waits for [`ToInit::Release`].
     Furnished,
+    /// Where its calls stop comes with this message; it waits for [`ToInit::Served`].
+    Listener,
     /// It went wrong, and init is gone.
     Failed {
         /// Where.
@@ -185,6 +192,8 @@ pub enum ToInit {
     MapsWritten,
     /// Execute init.
     Release,
+    /// Its calls are being answered.
+    Served,
 }
 
 /// A failed launch: where and why.

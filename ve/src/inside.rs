@@ -1,0 +1,88 @@
+//! What a VE is told of itself by its supervisor.
+
+use beancounters::{Beancounter, Record, Resource};
+use vzsys::process;
+
+use crate::accounts::{Depth, Meter};
+use crate::monitor::Charge;
+
+const PAGE: u64 = 4096;
+
+/// Counts of one VE.
+#[derive(Debug)]
+pub struct Counts {
+    ctid: u32,
+    init: i32,
+    meter: Option<Meter>,
+}
+
+/// The numbers of sysinfo(2), amounts in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Seconds since the VE's start.
+    pub uptime: u64,
+    /// Load averages in 65536ths.
+    pub loads: [u64; 3],
+    /// Memory that it may use.
+    pub ram: u64,
+    /// Of that, not in use.
+    pub ram_free: u64,
+    /// Swap space that it may use.
+    pub swap: u64,
+    /// Of that, not in use.
+    pub swap_free: u64,
+    /// Threads.
+    pub processes: u16,
+}
+
+impl Counts {
+    /// Of this VE.
+    #[must_use]
+    pub fn new(charge: &Charge) -> Self {
+        let meter = Meter::of(charge.ctid, &charge.run_dir, charge.init.pid);
+        Self { ctid: charge.ctid, init: charge.init.pid, meter }
+    }
+
+    fn count(&self, depth: Depth) -> Option<Beancounter> {
+        // A VE's record is made before its init runs.
+        let new = || Record::new(&Beancounter::new(self.ctid));
+        Some(self.meter.as_ref()?.sample(depth, new).beancounter(self.ctid))
+    }
+
+    /// Its block of the table; `None` when its cgroups are gone.
+    #[must_use]
+    pub fn table(&self) -> Option<String> {
+        self.count(Depth::Full).map(|own| beancounters::text::user_beancounters(&[own]))
+    }
+
+    /// Its numbers for sysinfo(2).
+    #[must_use]
+    pub fn figures(&self) -> Option<Figures> {
+        let own = self.count(Depth::Cheap)?;
+        let host = rustix::system::sysinfo();
+        #[allow(clippy::useless_conversion)] // other words on other machines
+        let of_host = |amount: u64| amount.saturating_mul(host.mem_unit.into());
+        let amount = |resource: Resource, most: u64| {
+            let total = own[resource].limit.saturating_mul(PAGE).min(most);
+            (total, total.saturating_sub(own[resource].held.saturating_mul(PAGE)))
+        };
+        let (ram, ram_free) = amount(Resource::Physpages, of_host(host.totalram));
+        let (swap, swap_free) = amount(Resource::Swappages, of_host(host.totalswap));
+        Some(Figures {
+            uptime: self.uptime(),
+            loads: [0; 3],
+            ram,
+            // What the host has not, nobody has.
+            ram_free: ram_free.min(of_host(host.freeram)),
+            swap,
+            swap_free,
+            processes: u16::try_from(own[Resource::Numproc].held).unwrap_or(u16::MAX),
+        })
+    }
+
+    fn uptime(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec.unsigned_abs();
+        let ticks = rustix::param::clock_ticks_per_second();
+        process::start_time(self.init).map_or(0, |start| now.saturating_sub(start / ticks))
+    }
+}
