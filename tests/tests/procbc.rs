@@ -197,13 +197,18 @@ int main(void) {
     int proc = open("/proc", O_RDONLY | O_DIRECTORY);
     content("dirfd", syscall(SYS_openat, proc, "user_beancounters", O_RDONLY));
     content("openat2", syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how));
+    int r;
     struct stat s[3];
     memset(s, 7, sizeof s);
-    printf("stat %d %o\n", (int)syscall(SYS_stat, path, &s[0]), s[0].st_mode);
-    printf("lstat %d %o\n", (int)syscall(SYS_lstat, path, &s[1]), s[1].st_mode);
-    printf("fstatat %d %o\n", (int)syscall(SYS_newfstatat, AT_FDCWD, path, &s[2], 0), s[2].st_mode);
+    r = syscall(SYS_stat, path, &s[0]);
+    printf("stat %d %o\n", r, s[0].st_mode);
+    r = syscall(SYS_lstat, path, &s[1]);
+    printf("lstat %d %o\n", r, s[1].st_mode);
+    r = syscall(SYS_newfstatat, AT_FDCWD, path, &s[2], 0);
+    printf("fstatat %d %o\n", r, s[2].st_mode);
     struct statx x;
-    printf("statx %d %o %d\n", (int)syscall(SYS_statx, AT_FDCWD, path, 0, STATX_BASIC_STATS, &x), x.stx_mode, (int)x.stx_size);
+    r = syscall(SYS_statx, AT_FDCWD, path, 0, STATX_BASIC_STATS, &x);
+    printf("statx %d %o %d\n", r, x.stx_mode, (int)x.stx_size);
     printf("fault %d\n", (int)syscall(SYS_stat, path, (void *)8));
     printf("badpath %d\n", (int)syscall(SYS_open, (void *)8, O_RDONLY));
     return 0;
@@ -367,7 +372,10 @@ fn whichever_is_killed_no_open_fails_and_none_waits_long() {
                 (first, second) = pair(&ve).unwrap_or_default();
                 first != 0
             });
-            kill(if kills % 3 == 0 { second } else { first });
+            let one = if kills % 3 == 0 { second } else { first };
+            kill(one);
+            // Both at once would be the end of it.
+            until("it is dead", SOON, || !supervisors(&ve).contains(&one));
             kills += 1;
             if kills == 4 {
                 kill(ve.monitor().unwrap());
