@@ -134,7 +134,7 @@ fn the_numbers_are_the_ves_own() {
             let numproc = rows.iter().find(|row| row[0] == "numproc").unwrap();
             assert_eq!(numproc[3..5], pair, "{table}");
             let held: u64 = numproc[1].parse().unwrap();
-            assert!(held >= 2 && held < 100, "{table}");
+            assert!((2..100).contains(&held), "{table}");
         }
     });
 }
@@ -315,7 +315,7 @@ int main(void) {
         };
         assert_eq!((done, ram, swap, swap_free, unit), (0, 128 * 1024, 0, 0, 1), "{said}");
         assert!(free > 64 * 1024 && free < ram, "{said}");
-        assert!(uptime < 60 && processes >= 2 && processes < 100, "{said}");
+        assert!(uptime < 60 && (2..100).contains(&processes), "{said}");
         let free = ve.sh("free -k");
         assert!(free.contains("Mem:         131072"), "{free}");
         assert!(ve.sh("uptime").contains("up 0 min"), "{}", ve.sh("uptime"));
@@ -500,6 +500,95 @@ int main(void) {
         assert_eq!(ve.sh("/root/hostile"), "full\nedge\n-1");
         ve.sh("cat /proc/user_beancounters");
         assert_eq!(supervisors(&ve).len(), 2);
+    });
+}
+
+/// A FUSE file system whose file `f` is never read to the end, and a path that lies in a page of it.
+const NEVER_READ: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static char request[1 << 17];
+static int dev;
+static void reply(const void *what, unsigned size) {
+    static struct { struct fuse_out_header h; char body[512]; } out;
+    out.h.len = sizeof out.h + size;
+    out.h.unique = ((struct fuse_in_header *)request)->unique;
+    memcpy(out.body, what, size);
+    write(dev, &out, out.h.len);
+}
+static struct fuse_attr attr(unsigned long node) {
+    struct fuse_attr a = { .ino = node, .size = 4096, .mode = node == 1 ? S_IFDIR | 0755 : S_IFREG | 0644, .nlink = 1 };
+    return a;
+}
+static void serve(void) {
+    while (read(dev, request, sizeof request) > 0) {
+        struct fuse_in_header *in = (void *)request;
+        struct fuse_init_out init = { .major = 7, .minor = 31, .max_readahead = 4096, .max_write = 4096 };
+        struct fuse_attr_out state = { .attr = attr(in->nodeid) };
+        struct fuse_entry_out entry = { .nodeid = 2, .attr = attr(2) };
+        struct fuse_open_out open = { .fh = 1 };
+        switch (in->opcode) {
+        case FUSE_INIT: reply(&init, sizeof init); break;
+        case FUSE_GETATTR: reply(&state, sizeof state); break;
+        case FUSE_LOOKUP: reply(&entry, sizeof entry); break;
+        case FUSE_OPEN: reply(&open, sizeof open); break;
+        case FUSE_READ: break; /* for ever */
+        default: break;
+        }
+    }
+}
+int main(void) {
+    char options[64];
+    dev = open("/dev/fuse", O_RDWR);
+    mkdir("/tmp/m", 0755);
+    sprintf(options, "fd=%d,rootmode=40000,user_id=0,group_id=0", dev);
+    if (dev < 0 || mount("x", "/tmp/m", "fuse", 0, options)) { perror("mount"); return 1; }
+    if (!fork()) { serve(); _exit(0); }
+    int fd = open("/tmp/m/f", O_RDONLY);
+    char *page = mmap(0, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (fd < 0 || page == MAP_FAILED) { perror("f"); return 1; }
+    for (int i = 0; i < 8; i++) {
+        if (!fork()) { open(page, O_RDONLY); _exit(0); }
+        usleep(100000);
+    }
+    puts("begun");
+    fflush(stdout);
+    pause();
+    return 0;
+}"#;
+
+#[test]
+fn memory_that_never_comes_holds_nobody_else() {
+    on_node(|node| {
+        let Some(program) = compile(&node.scratch(), "never", NEVER_READ) else {
+            return skip("a C compiler");
+        };
+        let opener = opener(node).unwrap();
+        if !Path::new("/dev/fuse").exists() {
+            return skip("/dev/fuse");
+        }
+        let ve = node.tiny(1);
+        ve.ok("set", &["--devnodes", "fuse:rw", "--features", "procbc:on", "--save"]);
+        ve.start();
+        put(&ve, &program, "never");
+        put(&ve, &opener, "opener");
+        let hostile = ve.begin("exec3", &["/root/never"], &[]);
+        let said = ve.ok("exec3", &["/root/opener", "/etc/passwd", "8000"]).out();
+        let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        println!("{said}");
+        assert!(numbers[0] > 100 && numbers[1] == 0 && numbers[2] < 3_000_000, "{said}");
+        assert!(supervisors(&ve).len() <= 2 + 4, "{:?}", supervisors(&ve));
+        ve.ok("stop", &["--fast"]);
+        until("all of the supervisor ends", SOON, || supervisors(&ve).is_empty());
+        drop(hostile);
     });
 }
 

@@ -259,18 +259,6 @@ pub fn seccomp_listener(program: &[libc::sock_filter]) -> Result<OwnedFd> {
         .map_err(|errno| SysError::new("seccomp", "SET_MODE_FILTER, NEW_LISTENER", errno))
 }
 
-/// Kills this process by SIGALRM unless it is asked again within that time; `None` calls it off.
-pub fn deadline(after: Option<std::time::Duration>) {
-    let after = after.unwrap_or_default();
-    let value = libc::timeval {
-        tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_usec: after.subsec_micros().into(),
-    };
-    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
-    // SAFETY: a live, initialised timer is read; the old one is not asked for. Of valid values it cannot fail.
-    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
-}
-
 /// Ends the process at once, without running destructors or flushing: for a copied child.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.

@@ -4,7 +4,9 @@
 //! by the time the kernel would look: whoever plays with that gets the VE's own table, or what the kernel gives him,
 //! and may have either anyway. So this is a redirection, and no guard.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 use ve::inside::Counts;
@@ -14,6 +16,7 @@ use vzsys::trap::{self, Abi, Call};
 
 use super::block::Block;
 use super::caller::{Caller, PATH};
+use super::watchdog::Watchdog;
 use super::{path, reply};
 
 /// A call that its server died of is tried once more, then it is the kernel's.
@@ -28,6 +31,7 @@ const R_OK: u64 = 4;
 
 /// Who answers.
 pub(super) struct Desk {
+    watchdog: Rc<Watchdog>,
     base: u32,
     user_namespace: PathBuf,
     device: (u32, u32),
@@ -46,10 +50,11 @@ enum Answer {
 }
 
 impl Desk {
-    pub(super) fn new(charge: &Charge) -> Self {
+    pub(super) fn new(charge: &Charge, watchdog: Rc<Watchdog>) -> Self {
         let namespace = format!("/proc/{}/ns/user", charge.init.pid);
         let proc = rustix::fs::stat("/proc").map_or(0, |stat| stat.st_dev);
         Self {
+            watchdog,
             base: charge.base,
             user_namespace: std::fs::read_link(namespace).unwrap_or_default(),
             device: (rustix::fs::major(proc), rustix::fs::minor(proc)),
@@ -75,7 +80,6 @@ impl Desk {
         let Ok(file) = self.block.open(self.base, || counts.table()) else {
             return listener.refuse(call, Errno::IO);
         };
-        use std::os::fd::AsFd;
         match listener.give(call, file.as_fd(), close_on_exec) {
             // It has too many descriptors.
             Err(error) if error.errno() == Errno::MFILE => listener.refuse(call, Errno::MFILE),
@@ -86,7 +90,7 @@ impl Desk {
 
     fn judge(&self, listener: &Listener, call: &Notification) -> Answer {
         let Some(abi) = call.abi else { return Answer::Proceed };
-        let caller = Caller::of(call);
+        let caller = Caller::of(call, &self.watchdog);
         match trap::call(abi, call.number) {
             None => Answer::Proceed,
             Some(Call::Sysinfo) => {
@@ -101,7 +105,7 @@ impl Desk {
         }
     }
 
-    fn means_table(&self, caller: Caller, kind: Call, call: &Notification) -> bool {
+    fn means_table(&self, caller: Caller<'_>, kind: Call, call: &Notification) -> bool {
         let [first, second, ..] = call.arguments;
         let (directory, address) = match kind {
             Call::Open | Call::Stat | Call::Stat64 | Call::Access | Call::Readlink => (AT_FDCWD, first),
@@ -118,7 +122,7 @@ impl Desk {
 
     fn of_table(
         &self,
-        caller: Caller,
+        caller: Caller<'_>,
         kind: Call,
         abi: Abi,
         listener: &Listener,
@@ -149,11 +153,11 @@ impl Desk {
     }
 
     /// Whether the caller may read it. Asked of a thread that is known to wait still, or it might be another's.
-    fn may_read(&self, caller: Caller, listener: &Listener, call: &Notification) -> bool {
+    fn may_read(&self, caller: Caller<'_>, listener: &Listener, call: &Notification) -> bool {
         caller.is_root(self.base, &self.user_namespace) && listener.waits(call)
     }
 
-    fn open(&self, caller: Caller, listener: &Listener, call: &Notification, flags: u64) -> Answer {
+    fn open(&self, caller: Caller<'_>, listener: &Listener, call: &Notification, flags: u64) -> Answer {
         if flags & O_EXCL_CREAT == O_EXCL_CREAT {
             Answer::Errno(Errno::EXIST)
         } else if flags & O_DIRECTORY != 0 {
@@ -165,7 +169,7 @@ impl Desk {
         }
     }
 
-    fn access(&self, caller: Caller, listener: &Listener, call: &Notification, mode: u64) -> Answer {
+    fn access(&self, caller: Caller<'_>, listener: &Listener, call: &Notification, mode: u64) -> Answer {
         let allowed = match mode & 7 {
             0 => true,
             R_OK => self.may_read(caller, listener, call),
@@ -180,7 +184,7 @@ fn written(done: Result<(), Errno>) -> Answer {
 }
 
 /// Flags and resolution of a `struct open_how`.
-fn how(caller: Caller, address: u64) -> Option<(u64, u64)> {
+fn how(caller: Caller<'_>, address: u64) -> Option<(u64, u64)> {
     let mut bytes = [0; 24];
     if caller.read(address, &mut bytes)? != bytes.len() {
         return None;

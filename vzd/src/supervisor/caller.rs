@@ -6,41 +6,31 @@ use std::fs::{self, File, OpenOptions};
 use std::io::IoSliceMut;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use vzsys::notify::{Listener, Notification};
-use vzsys::raw;
+
+use super::watchdog::Watchdog;
 
 /// Longer than any way to write the one path that matters.
 pub(super) const PATH: usize = 128;
 const PAGE: usize = 4096;
 
-/// Reading or writing a caller's memory takes what its page faults take, and with a FUSE file below it that is as long
-/// as the caller wants. Then we are killed, and the keeper goes on.
-const FAULT: Duration = Duration::from_millis(300);
-
 /// `CAP_DAC_OVERRIDE` and `CAP_DAC_READ_SEARCH`.
 const DAC: u64 = 1 << 1 | 1 << 2;
 
-fn in_time<T>(work: impl FnOnce() -> T) -> T {
-    raw::deadline(Some(FAULT));
-    let done = work();
-    raw::deadline(None);
-    done
-}
-
 /// One thread that made a call.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Caller {
+pub(super) struct Caller<'a> {
     tid: i32,
+    watchdog: &'a Watchdog,
 }
 
-impl Caller {
-    pub(super) fn of(call: &Notification) -> Self {
-        Self { tid: call.tid }
+impl<'a> Caller<'a> {
+    pub(super) fn of(call: &Notification, watchdog: &'a Watchdog) -> Self {
+        Self { tid: call.tid, watchdog }
     }
 
     /// The string at an address of its memory, without its NUL; `None` when that cannot be read, or is too long to
@@ -61,7 +51,7 @@ impl Caller {
             [RemoteIoVec { base, len: first }, RemoteIoVec { base: base.checked_add(first)?, len: rest }];
         let parts = if rest == 0 { &parts[..1] } else { &parts[..] };
         let ours = &mut [IoSliceMut::new(buffer)];
-        in_time(|| process_vm_readv(Pid::from_raw(self.tid), ours, parts)).ok()
+        self.watchdog.watch(|| process_vm_readv(Pid::from_raw(self.tid), ours, parts))?.ok()
     }
 
     /// Writes to its memory what its call would have written, if the call still waits.
@@ -76,7 +66,8 @@ impl Caller {
         if !listener.waits(call) {
             return Err(Errno::SRCH);
         }
-        in_time(|| memory.write_all_at(bytes, address)).map_err(|_| Errno::FAULT)
+        let written = self.watchdog.watch(|| memory.write_all_at(bytes, address));
+        written.and_then(std::result::Result::ok).ok_or(Errno::FAULT)
     }
 
     fn proc(&self, name: &str) -> String {

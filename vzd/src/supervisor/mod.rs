@@ -15,14 +15,17 @@ mod block;
 mod caller;
 mod path;
 mod reply;
+mod watchdog;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SocketFlags, accept_with};
+use rustix::process::Pid;
 use ve::monitor::Charge;
 use vzsys::channel::Channel;
 use vzsys::notify::{FromSupervisor, InFlight, Listener, ToSupervisor};
@@ -31,6 +34,7 @@ use vzsys::raw::{self, Cloned};
 use vzsys::{Result, spawn};
 
 use self::answer::Desk;
+use self::watchdog::Watchdog;
 
 /// The argument that makes us this program.
 pub(crate) const WORD: &str = "notify";
@@ -81,6 +85,7 @@ fn take_charge() -> Option<Custody> {
         listeners: Vec::new(),
         next: 1,
         in_flight: InFlight::new().ok()?,
+        watchdog: Rc::new(Watchdog::new().ok()?),
     })
 }
 
@@ -93,6 +98,7 @@ struct Custody {
     listeners: Vec<(u64, Listener)>,
     next: u64,
     in_flight: InFlight,
+    watchdog: Rc<Watchdog>,
 }
 
 /// Server to keeper: the listener of that number comes with this message.
@@ -117,8 +123,9 @@ impl Custody {
     /// Until the VE has ended.
     fn work(mut self) {
         loop {
+            let me = rustix::process::getpid();
             let then = match self.split() {
-                Ok((Cloned::Child, channel)) => self.keep(&channel),
+                Ok((Cloned::Child, channel)) => self.keep(&channel, me),
                 Ok((Cloned::Parent { pidfd, .. }, channel)) => {
                     let keeper = Keeper { channel, process: PidFd::from_fd(pidfd) };
                     let then = self.serve(Some(&keeper));
@@ -132,6 +139,7 @@ impl Custody {
             if matches!(then, Then::End) {
                 return;
             }
+            self.watchdog.call_off();
         }
     }
 
@@ -142,37 +150,55 @@ impl Custody {
         Ok((cloned, end))
     }
 
-    fn keep(&mut self, server: &Channel) -> Then {
+    fn keep(&mut self, channel: &Channel, server: Pid) -> Then {
+        let process = PidFd::open(server.as_raw_nonzero().get()).ok().flatten();
+        // While it is our parent nobody else has its number.
+        let process = process.filter(|_| rustix::process::getppid() == Some(server));
         loop {
-            let (ended, spoke, gone) = {
+            let (ended, spoke, late, gone) = {
                 let init = self.init.as_fd();
-                let mut fds = vec![PollFd::new(&init, PollFlags::IN), PollFd::new(server, PollFlags::IN)];
+                let mut fds = vec![
+                    PollFd::new(&init, PollFlags::IN),
+                    PollFd::new(channel, PollFlags::IN),
+                    PollFd::new(&*self.watchdog, PollFlags::IN),
+                ];
                 // Their calls are the server's business; only their end is ours too.
                 fds.extend(self.listeners.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::empty())));
                 if poll(&mut fds, None).is_err() {
                     continue;
                 }
-                (ready(&fds, 0), ready(&fds, 1), unused(&fds[2..]))
+                (ready(&fds, 0), ready(&fds, 1), ready(&fds, 2), unused(&fds[3..]))
             };
             if ended {
                 return Then::End;
             }
             self.forget(&gone);
-            if spoke {
-                match server.receive::<Keep>() {
-                    Ok(Some((Keep(number), Some(fd)))) => {
-                        self.listeners.push((number, Listener::from_fd(fd)));
-                        self.next = number + 1;
-                    }
-                    Ok(Some((Keep(_), None))) => {}
-                    Ok(None) | Err(_) => return Then::Go,
-                }
+            if spoke && !self.take_over(channel) {
+                return Then::Go;
+            }
+            if late && let Some(server) = process {
+                // What it said before is not lost.
+                while channel.ready(Some(Duration::ZERO)).unwrap_or(false) && self.take_over(channel) {}
+                self.watchdog.give_up(server);
+                return Then::Go;
             }
         }
     }
 
+    /// One more listener; `false` when the server is gone.
+    fn take_over(&mut self, server: &Channel) -> bool {
+        match server.receive::<Keep>() {
+            Ok(Some((Keep(number), fd))) => {
+                self.listeners.extend(fd.map(|fd| (number, Listener::from_fd(fd))));
+                self.next = number + 1;
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     fn serve(&mut self, keeper: Option<&Keeper>) -> Then {
-        let mut desk = Desk::new(&self.charge);
+        let mut desk = Desk::new(&self.charge, Rc::clone(&self.watchdog));
         self.finish(&mut desk);
         let mut visitors = Vec::new();
         let begun = Instant::now();

@@ -1,0 +1,78 @@
+//! How long a caller's memory may keep us.
+//!
+//! Reading it takes what its page faults take. With a FUSE file below it that is as long as the caller wants, and not
+//! even a signal ends it. So the server sets a timer that the keeper waits for: then the server is given up, and the
+//! keeper goes on in its place.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use vzsys::process::PidFd;
+use vzsys::{Call, Result};
+
+/// Longer than a page from a slow disk takes.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// As many servers may be held. Then no memory is read any more until one is let go.
+const HELD: usize = 4;
+
+const NEVER: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// The timer that both have, and those who met its end.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    timer: OwnedFd,
+    held: RefCell<Vec<PidFd>>,
+}
+
+impl Watchdog {
+    pub(super) fn new() -> Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).call("timerfd_create", || "")?;
+        Ok(Self { timer, held: RefCell::default() })
+    }
+
+    fn set(&self, after: Duration) {
+        let it_value = Timespec {
+            tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: after.subsec_nanos().into(),
+        };
+        let timer = Itimerspec { it_interval: NEVER, it_value };
+        // Of valid values it cannot fail.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &timer);
+    }
+
+    /// Does what a caller's memory may hold up, unless too many are held up by it already.
+    pub(super) fn watch<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let held = &mut *self.held.borrow_mut();
+        held.retain(|server| !server.wait_ended(Some(Duration::ZERO)).unwrap_or(false));
+        if held.len() >= HELD {
+            return None;
+        }
+        self.set(PATIENCE);
+        let done = work();
+        self.set(Duration::ZERO);
+        Some(done)
+    }
+
+    /// Whoever set it is dead.
+    pub(super) fn call_off(&self) {
+        self.set(Duration::ZERO);
+    }
+
+    /// The keeper gives a server up: whenever that is let go, it ends before it does anything more.
+    pub(super) fn give_up(&self, server: PidFd) {
+        let _ = server.signal(Signal::KILL);
+        self.held.borrow_mut().push(server);
+    }
+}
+
+impl AsFd for Watchdog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
