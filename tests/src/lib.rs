@@ -24,6 +24,7 @@ mod outside;
 mod pty;
 mod run;
 mod source;
+pub mod supervisor;
 mod template;
 mod ve;
 mod wait;

@@ -6,6 +6,7 @@ use vzsys::seccomp::Nesting;
 use vzsys::trap::Trapped;
 
 use crate::error::{Error, Result};
+use crate::node::Ve;
 
 /// Not given unless asked for: they concern the host or its hardware, and guests that see them missing
 /// skip the services that would fail (`ConditionCapability=`).
@@ -66,6 +67,13 @@ fn trapped(config: &Config) -> Trapped {
     Trapped {
         paths: config.feature("procbc").unwrap_or_else(|| config.proc_beancounters()),
         sysinfo: config.feature("sysinfo") == Some(true),
+    }
+}
+
+/// Says what a VE gives up for that: CRIU cannot save a listener.
+pub(crate) fn tell(ve: &Ve<'_>, confinement: &Confinement) {
+    if confinement.trapped.any() {
+        ve.say(0, "The container cannot be migrated live (features procbc, sysinfo)");
     }
 }
 

@@ -50,7 +50,7 @@ const WAIT: Duration = Duration::from_secs(3600);
 const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
 const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 /// Files of the kernel that are nobody's business in a VE.
-const MASKED: [&str; 10] = [
+const MASKED: [&str; 11] = [
     "/proc/acpi",
     "/proc/kcore",
     "/proc/keys",
@@ -59,6 +59,7 @@ const MASKED: [&str; 10] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/user_beancounters",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
@@ -180,6 +181,7 @@ fn launch_failed(ctid: Ctid) -> impl Fn(LaunchError) -> Error + Copy {
 fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     let monitor = start_monitor(ve)?;
     let Prepared { ids, found, plan, mut made } = prepare(ve, options, Scripts::Run)?;
+    confine::tell(ve, &plan.confinement);
     let (monitor, monitor_ref) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
     let pid = monitor.cloned().map_err(launch_failed)?;

@@ -19,8 +19,8 @@ use super::caller::{Caller, PATH};
 use super::watchdog::Watchdog;
 use super::{path, reply};
 
-/// A call that its server died of is tried once more, then it is the kernel's.
-const ATTEMPTS: u64 = 2;
+/// A call that its servers die of is the kernel's in the end.
+const ATTEMPTS: u64 = 4;
 
 const AT_FDCWD: i32 = -100;
 const O_ACCMODE: u64 = 3;

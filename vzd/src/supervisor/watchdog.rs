@@ -4,9 +4,9 @@
 //! even a signal ends it. So the server sets a timer that the keeper waits for: then the server is given up, and the
 //! keeper goes on in its place.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use rustix::time::{
@@ -17,6 +17,10 @@ use vzsys::{Call, Result};
 
 /// Longer than a page from a slow disk takes.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Once somebody has used it up, others get this much,
+const WARY: Duration = Duration::from_millis(20);
+/// for so long.
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// As many servers may be held. Then no memory is read any more until one is let go.
 const HELD: usize = 4;
 
@@ -27,13 +31,14 @@ const NEVER: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 pub(super) struct Watchdog {
     timer: OwnedFd,
     held: RefCell<Vec<PidFd>>,
+    last: Cell<Option<Instant>>,
 }
 
 impl Watchdog {
     pub(super) fn new() -> Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).call("timerfd_create", || "")?;
-        Ok(Self { timer, held: RefCell::default() })
+        Ok(Self { timer, held: RefCell::default(), last: Cell::new(None) })
     }
 
     fn set(&self, after: Duration) {
@@ -53,7 +58,8 @@ impl Watchdog {
         if held.len() >= HELD {
             return None;
         }
-        self.set(PATIENCE);
+        let wary = self.last.get().is_some_and(|last| last.elapsed() < REMEMBERED);
+        self.set(if wary { WARY } else { PATIENCE });
         let done = work();
         self.set(Duration::ZERO);
         Some(done)
@@ -68,6 +74,7 @@ impl Watchdog {
     pub(super) fn give_up(&self, server: PidFd) {
         let _ = server.signal(Signal::KILL);
         self.held.borrow_mut().push(server);
+        self.last.set(Some(Instant::now()));
     }
 }
 
