@@ -255,7 +255,7 @@ fn memory_that_never_comes_holds_nobody_else() {
         assert!(supervisors(&ve).len() <= 2 + 4, "{:?}", supervisors(&ve));
         ve.ok("stop", &["--fast"]);
         until("all of the supervisor ends", SOON, || supervisors(&ve).is_empty());
-        hostile.finish();
+        let _ = hostile.finish();
     });
 }
 
