@@ -273,3 +273,56 @@ int main(void) {
         ve.run("exec2", &["cat /proc/user_beancounters"]).exits(1);
     });
 }
+
+#[test]
+fn every_way_into_the_ve_is_answered() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.ok("set", &["--features", "procbc:on", "--save"]);
+        // Without a running init: its supervisor is there before.
+        let script = node.scratch().join("script");
+        std::fs::write(&script, "head -n 1 /proc/user_beancounters\n").unwrap();
+        assert_eq!(ve.ok("runscript", &[script.to_str().unwrap()]).out().trim(), "Version: 2.5");
+        assert!(supervisors(&ve).is_empty());
+        ve.start();
+        assert_eq!(ve.ok("runscript", &[script.to_str().unwrap()]).out().trim(), "Version: 2.5");
+        let mut terminal = ve.at_terminal("enter", &[]);
+        terminal.send("head -n 1 /proc/user_beancounters; exit\n");
+        terminal.expect("Version: 2.5");
+        assert_eq!(terminal.finish().0, 0);
+        // Init's own children, and those of its next life.
+        for _ in 0..2 {
+            ve.sh("(sleep 1; cat /proc/user_beancounters > /root/seen) > /dev/null 2>&1 &");
+            vztests::until("it is seen", std::time::Duration::from_secs(20), || {
+                ve.run("exec2", &["grep -q Version /root/seen"]).code == 0
+            });
+            ve.sh("rm /root/seen");
+            ve.ok("restart", &["--fast"]);
+            ve.wait_up();
+        }
+        vztests::until("there are two of this life", std::time::Duration::from_secs(20), || {
+            supervisors(&ve).len() == 2
+        });
+    });
+}
+
+#[test]
+fn root_of_a_namespace_inside_is_not_root_of_the_ve() {
+    on_node(|node| {
+        let ve = with(node, 1, "procbc:on,nesting:on");
+        assert_eq!(ve.sh("unshare -U -r id -u"), "0");
+        let denied = ve.run("exec2", &["unshare -U -r cat /proc/user_beancounters"]);
+        assert!(denied.code != 0 && denied.text().contains("Permission denied"), "{denied}");
+    });
+}
+
+#[test]
+fn a_privileged_ve_is_answered_too() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.add_conf("LOCAL_UID=\"0\"");
+        ve.ok("set", &["--features", "procbc:on,sysinfo:on", "--save"]);
+        ve.start();
+        assert!(ve.sh("cat /proc/user_beancounters").contains(&format!("{}: kmemsize", ve.id)));
+    });
+}
