@@ -269,6 +269,12 @@ int main(void) {
         let free = ve.sh("free -k");
         assert!(free.contains("Mem:         131072"), "{free}");
         assert!(ve.sh("uptime").contains("up 0 min"), "{}", ve.sh("uptime"));
+        // A busy process counts in the averages, and none did before.
+        assert!(ve.sh("uptime").contains("load average: 0.00"));
+        ve.sh("(while :; do :; done) > /dev/null 2>&1 &");
+        vztests::until("the load rises", std::time::Duration::from_secs(30), || {
+            !ve.sh("uptime").contains("load average: 0.00")
+        });
         // Only that call stops: the path is not there.
         ve.run("exec2", &["cat /proc/user_beancounters"]).exits(1);
     });

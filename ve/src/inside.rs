@@ -1,12 +1,20 @@
 //! What a VE is told of itself by its supervisor.
 
-use beancounters::{Beancounter, Record, Resource};
+use std::time::Duration;
+
+use beancounters::{Beancounter, Hierarchies, Record, Resource, VeCgroup};
+use vzconf::Ctid;
 use vzsys::process;
 
 use crate::accounts::{Depth, Meter};
+use crate::load::Load;
 use crate::monitor::Charge;
 
 const PAGE: u64 = 4096;
+
+fn cgroup(ctid: u32) -> Option<VeCgroup> {
+    VeCgroup::open(&Hierarchies::detect().ok()?, Ctid::new(ctid).ok()?).ok()?
+}
 
 /// Counts of one VE.
 #[derive(Debug)]
@@ -14,6 +22,7 @@ pub struct Counts {
     ctid: u32,
     init: i32,
     meter: Option<Meter>,
+    load: Option<(VeCgroup, Load)>,
 }
 
 /// The numbers of sysinfo(2), amounts in bytes.
@@ -40,7 +49,21 @@ impl Counts {
     #[must_use]
     pub fn new(charge: &Charge) -> Self {
         let meter = Meter::of(charge.ctid, &charge.run_dir, charge.init.pid);
-        Self { ctid: charge.ctid, init: charge.init.pid, meter }
+        let load = if charge.load { cgroup(charge.ctid).map(|cgroup| (cgroup, Load::new())) } else { None };
+        Self { ctid: charge.ctid, init: charge.init.pid, meter, load }
+    }
+
+    /// How long [`Counts::tick`] can wait.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.load.as_ref().map(|(_, load)| load.left())
+    }
+
+    /// Counts what is only known by counting regularly.
+    pub fn tick(&mut self) {
+        if let Some((cgroup, load)) = &mut self.load {
+            load.count(cgroup);
+        }
     }
 
     fn count(&self, depth: Depth) -> Option<Beancounter> {
@@ -70,7 +93,7 @@ impl Counts {
         let (swap, swap_free) = amount(Resource::Swappages, of_host(host.totalswap));
         Some(Figures {
             uptime: self.uptime(),
-            loads: [0; 3],
+            loads: self.load.as_ref().map_or([0; 3], |(_, load)| load.fixed()),
             ram,
             // What the host has not, nobody has.
             ram_free: ram_free.min(of_host(host.freeram)),

@@ -21,6 +21,7 @@ mod host_accounts;
 pub mod host_files;
 mod ids;
 pub mod inside;
+mod load;
 pub mod monitor;
 pub mod mount;
 mod net;

@@ -48,6 +48,8 @@ pub struct Charge {
     pub init: ProcRef,
     /// The host's number of the VE's root.
     pub base: u32,
+    /// Whether it keeps load averages.
+    pub load: bool,
 }
 
 /// Where a VE's supervisor takes the listeners of new sessions.

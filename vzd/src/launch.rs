@@ -78,7 +78,8 @@ fn supervise(order: &Order, plan: &LaunchPlan, init: i32) -> std::result::Result
     }
     let begun = ProcRef::of(init).and_then(|init| {
         let base = plan.ids.map_or(0, |ids| ids.base);
-        supervisor::begin(&Charge { ctid: order.ctid, run_dir: order.run_dir.clone(), init, base })
+        let load = plan.confinement.trapped.sysinfo;
+        supervisor::begin(&Charge { ctid: order.ctid, run_dir: order.run_dir.clone(), init, base, load })
     });
     begun.map_err(|error| LaunchError { stage: Stage::Confine, error: error.to_string() })
 }

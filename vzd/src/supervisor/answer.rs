@@ -7,6 +7,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use ve::inside::Counts;
@@ -61,6 +62,16 @@ impl Desk {
             counts: Counts::new(charge),
             block: Block::default(),
         }
+    }
+
+    /// How long [`Desk::tick`] can wait.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.counts.left()
+    }
+
+    /// Counts what has to be counted regularly.
+    pub(super) fn tick(&mut self) {
+        self.counts.tick();
     }
 
     /// Answers a call, if its caller still waits.

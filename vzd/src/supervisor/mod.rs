@@ -206,7 +206,8 @@ impl Custody {
             if keeper.is_none() && begun.elapsed() >= AGAIN {
                 return Then::Go;
             }
-            let Some(round) = self.wait(keeper, &visitors) else { continue };
+            desk.tick();
+            let Some(round) = self.wait(keeper, &visitors, desk.left()) else { continue };
             if round.ended {
                 return Then::End;
             }
@@ -272,13 +273,13 @@ impl Custody {
     }
 
     /// `None` when nothing came in time.
-    fn wait(&self, keeper: Option<&Keeper>, visitors: &[Channel]) -> Option<Round> {
+    fn wait(&self, keeper: Option<&Keeper>, visitors: &[Channel], left: Option<Duration>) -> Option<Round> {
         let init = self.init.as_fd();
         let mut fds = vec![PollFd::new(&init, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
         fds.extend(self.listeners.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)));
         fds.extend(visitors.iter().map(|visitor| PollFd::new(visitor, PollFlags::IN)));
         fds.extend(keeper.map(|keeper| PollFd::new(&keeper.channel, PollFlags::IN)));
-        let timeout = if keeper.is_none() { Some(AGAIN) } else { None };
+        let timeout = if keeper.is_none() { Some(AGAIN) } else { left };
         if !poll(&mut fds, timespec(timeout).as_ref()).is_ok_and(|n| n > 0) {
             return None;
         }
