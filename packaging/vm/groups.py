@@ -10,7 +10,8 @@ ON_DISKS = ["lifecycle::every_layout", "lifecycle::a_ve_lives", "lifecycle::dest
 # What every kernel is asked in a short run; the first one is asked all.
 ESSENTIAL = ("unit tests of vzsys", "unit tests of netns", "unit tests of beancounters", "unified", "module", "machines",
              "layouts on xfs", "distributions", "confinement", "lifecycle: every_layout", "lifecycle: a_ve_lives",
-             "settings: limits", "network: ves_reach", "crowd: heavy::twenty")
+             "settings: limits", "network: ves_reach", "crowd: heavy::twenty",
+             "procbc", "supervisor")
 # Those that use the whole machine: what they mount shows in the nodes of others.
 ALONE = ("unified: the_systemd", "module: ")
 # Of the distributions, those whose templates the machine is given.
