@@ -67,7 +67,7 @@ fn nothing_is_left_open_and_nothing_runs_afterwards() {
         for _ in 0..30 {
             ve.sh("true");
         }
-        let said = ve.ok("exec3", &["/root/opener", TABLE, "1000"]).out();
+        let said = ve.ok("exec3", &["/root/opener", TABLE, "4000"]).out();
         assert!(said.split_whitespace().next().unwrap().parse::<u64>().unwrap() > 1000, "{said}");
         // A session's listener goes when its last process has.
         until("descriptors are as before", SOON, || count() <= before + 2);
@@ -259,25 +259,25 @@ fn memory_that_never_comes_holds_nobody_else() {
     });
 }
 
-/// For docs/benchmarks.md: `cargo nextest run -p vztests --run-ignored only what_an_open_costs --no-capture`.
+/// The numbers are for docs/benchmarks.md; the bound is only against what would be wrong by orders of magnitude.
 #[test]
-#[ignore = "a measurement"]
 fn what_an_open_costs() {
     on_node(|node| {
-        let program = opener(node).unwrap();
-        for (number, features) in [(1, "procbc:off"), (2, "sysinfo:on"), (3, "procbc:on")] {
-            let ve = with(node, number, features);
+        let Some(program) = opener(node) else { return skip("a C compiler") };
+        let ways = [
+            (1, "procbc:off", "/etc/passwd"),
+            (2, "sysinfo:on", "/etc/passwd"),
+            (3, "procbc:on", "/etc/passwd"),
+            (3, "procbc:on", TABLE),
+        ];
+        for (number, features, path) in ways {
+            let ve = if path == TABLE { node.ve(number) } else { with(node, number, features) };
             put(&ve, &program, "opener");
-        }
-        for round in 0..3 {
-            for (number, what) in [(1, "without"), (2, "sysinfo"), (3, "procbc")] {
-                let said = node.ve(number).ok("exec3", &["/root/opener", "/etc/passwd", "2000"]).out();
-                let opens: f64 = said.split_whitespace().next().unwrap().parse().unwrap();
-                println!("{round} {what}: {:.2} us for an open and a close", 2e6 / opens);
-            }
-            let said = node.ve(3).ok("exec3", &["/root/opener", TABLE, "2000"]).out();
+            let said = ve.ok("exec3", &["/root/opener", path, "500"]).out();
             let opens: f64 = said.split_whitespace().next().unwrap().parse().unwrap();
-            println!("{round} the table itself: {:.2} us", 2e6 / opens);
+            let cost = 5e5 / opens;
+            println!("{features} {path}: {cost:.2} us for an open and a close");
+            assert!(cost < 20_000.0, "{said}");
         }
     });
 }
