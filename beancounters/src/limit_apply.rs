@@ -9,8 +9,12 @@ use crate::error::{Error, Result};
 use crate::hierarchy::{Controller, Generation};
 use crate::knob;
 use crate::limit_plan::{Facts, KnobWrite, LimitPlan, Role, Unenforced};
+use crate::limit_undo::Undo;
 use crate::limits::{Limits, Param, Selection};
 use crate::ve_cgroup::VeCgroup;
+
+/// How often memory is asked back before it counts as being in use.
+const RECLAIMS: u32 = 8;
 
 /// What became of limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct Applied {
     pub params: Vec<Param>,
     /// These this host cannot hold.
     pub unenforced: Vec<Unenforced>,
+    /// What was before, for a caller who fails later.
+    pub undo: Undo,
 }
 
 impl Limits {
@@ -27,13 +33,22 @@ impl Limits {
     ///
     /// # Errors
     /// [`Error::BadMask`], before anything is written; [`Error::Refused`] when the kernel does not
-    /// take a value (on v1: less memory than cannot be reclaimed), the limits before it then hold.
+    /// take a value, or when the VE holds more memory than it shall have and does not get rid of it:
+    /// all limits are then as they were.
     pub fn apply(&self, ve: &VeCgroup) -> Result<Applied> {
         let plan = LimitPlan::new(self, &Facts::gather(self, ve))?;
-        let mut applied = Applied { params: Vec::new(), unenforced: plan.unenforced };
+        let mut applied = Applied { unenforced: plan.unenforced, ..Applied::default() };
         let mut missing: Vec<Unenforced> = Vec::new();
         for step in &plan.writes {
-            match write(ve, step)? {
+            let wrote = match write(ve, step, &mut applied.undo) {
+                Ok(wrote) => wrote,
+                Err(refused) => {
+                    // Of two failures the first is the one to tell.
+                    let _ = applied.undo.undo();
+                    return Err(refused);
+                }
+            };
+            match wrote {
                 None if !applied.params.contains(&step.param) && step.role != Role::Helping => {
                     applied.params.push(step.param);
                 }
@@ -55,17 +70,27 @@ impl Limits {
                 applied.unenforced.push(lost);
             }
         }
-        applied.unenforced.extend(crate::gate::apply(self, ve)?);
-        applied.unenforced.extend(crate::gate::hold_shmall(self, ve)?);
+        let gates = crate::gate::apply(self, ve).and_then(|mut lost| {
+            lost.extend(crate::gate::hold_shmall(self, ve)?);
+            Ok(lost)
+        });
+        match gates {
+            Ok(lost) => applied.unenforced.extend(lost),
+            Err(error) => {
+                let _ = applied.undo.undo();
+                return Err(error);
+            }
+        }
         Ok(applied)
     }
 }
 
 /// Writes one file; says why when there is nothing to write to.
-fn write(ve: &VeCgroup, step: &KnobWrite) -> Result<Option<String>> {
+fn write(ve: &VeCgroup, step: &KnobWrite, undo: &mut Undo) -> Result<Option<String>> {
     let dir = ve.v1_dir(step.controller).or_else(|| ve.v2_dir()).unwrap_or_default();
     let path = dir.join(step.file);
-    match knob::write(&path, &step.value) {
+    undo.remember(step, &path);
+    match make_room(&dir, step).and_then(|()| knob::write(&path, &step.value)) {
         Ok(()) => Ok(None),
         Err(Errno::NOENT) if dir.exists() => Ok(Some(format!("this kernel has no {}", step.file))),
         Err(Errno::NODEV) => Ok(Some(format!("{} does not take the disk of the private area", step.file))),
@@ -77,6 +102,32 @@ fn write(ve: &VeCgroup, step: &KnobWrite) -> Result<Option<String>> {
             source: errno.into(),
         }),
     }
+}
+
+/// On v2 less RAM than is in use is taken from the VE by killing its processes. Like v1, we rather refuse
+/// what reclaim cannot make room for.
+fn make_room(dir: &Path, step: &KnobWrite) -> std::result::Result<(), Errno> {
+    let wanted = step.value.parse::<u64>().ok().filter(|_| step.file == "memory.max");
+    let Some(wanted) = wanted else { return Ok(()) };
+    let too_much = || {
+        let held = knob::number(&dir.join("memory.current")).unwrap_or(0);
+        held.checked_sub(wanted).filter(|n| *n > 0)
+    };
+    for _ in 0..RECLAIMS {
+        let Some(excess) = too_much() else { return Ok(()) };
+        match knob::write(&dir.join("memory.reclaim"), &excess.to_string()) {
+            // EAGAIN: some of it. The VE itself may have freed the rest meanwhile.
+            Ok(()) | Err(Errno::AGAIN) => {}
+            // Before 5.19. Lowering this one reclaims as well, and kills nobody.
+            Err(Errno::NOENT) => {
+                let high = dir.join("memory.high");
+                knob::write(&high, &step.value)?;
+                knob::write(&high, "max")?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    too_much().map_or(Ok(()), |_| Err(Errno::BUSY))
 }
 
 impl Facts {

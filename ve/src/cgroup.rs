@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use beancounters::{
-    Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, Unenforced, VeCgroup,
+    Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, Undo, Unenforced, VeCgroup,
     standing,
 };
 use vzconf::Exit;
@@ -157,12 +157,16 @@ pub(crate) fn reapply(ve: &Ve<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The same after a change that failed: what it had set and nobody had set before is lifted.
+/// What a change that failed set where no file tells what was before: as configured, and what nobody had set is
+/// lifted. A [`LimitGuard`] does this for files.
 pub(crate) fn put_back(ve: &Ve<'_>, changed: &[Changed]) -> Result<()> {
-    if let Some(cgroup) = open(ve)? {
-        let applied = apply(ve, &cgroup, &limits(ve)?.or_unlimited(&params_of(changed)))?;
-        tell_unenforced(ve, &applied);
+    let Some(cgroup) = open(ve)? else { return Ok(()) };
+    if devices_changed(changed) {
+        policy(ve).apply(&cgroup)?;
     }
+    let params: Vec<Param> = params_of(changed).into_iter().filter(|param| UNFILED.contains(param)).collect();
+    let applied = apply(ve, &cgroup, &limits(ve)?.or_unlimited(&params).only(&params))?;
+    tell_unenforced(ve, &applied);
     Ok(())
 }
 
@@ -174,12 +178,28 @@ fn params_of(changed: &[Changed]) -> Vec<Param> {
 /// Sets limits on a running VE.
 fn apply(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<Applied> {
     let mut applied = limits.apply(cgroup)?;
-    if let Some(state) = ve.running() {
-        applied.unenforced.extend(limits.apply_inside(state.init.pid, cgroup)?);
-        applied.unenforced.extend(limits.apply_to_processes(cgroup)?);
+    match apply_beyond(ve, cgroup, limits) {
+        Ok(unenforced) => applied.unenforced.extend(unenforced),
+        Err(error) => {
+            // Of two failures the first is the one to tell.
+            let _ = applied.undo.undo();
+            return Err(error);
+        }
     }
     Ok(applied)
 }
+
+/// Sets what no cgroup has.
+fn apply_beyond(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<Vec<Unenforced>> {
+    let Some(state) = ve.running() else { return Ok(Vec::new()) };
+    let mut unenforced = limits.apply_inside(state.init.pid, cgroup)?;
+    unenforced.extend(limits.apply_to_processes(cgroup)?);
+    Ok(unenforced)
+}
+
+/// Limits that are in no file of a cgroup.
+const UNFILED: [Param; 5] =
+    [Param::Numtcpsock, Param::Numothersock, Param::Numpty, Param::Shmpages, Param::Lockedpages];
 
 const PARAMS: [Param; 16] = [
     Param::Physpages,
@@ -200,17 +220,39 @@ const PARAMS: [Param; 16] = [
     Param::Iopslimit,
 ];
 
+/// Limits that were changed on a running VE; back to what they were on drop unless committed.
+#[derive(Debug, Default)]
+pub(crate) struct LimitGuard(Undo);
+
+impl LimitGuard {
+    pub(crate) fn commit(mut self) {
+        self.0 = Undo::default();
+    }
+}
+
+impl Drop for LimitGuard {
+    fn drop(&mut self) {
+        // What made the caller give up is what is told.
+        let _ = std::mem::take(&mut self.0).undo();
+    }
+}
+
 /// Sets the limits whose keys changed on a running VE; returns the lines to print.
-pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<Vec<String>> {
-    let Some(cgroup) = open(ve)? else { return Ok(Vec::new()) };
+pub(crate) fn reapply_changed(ve: &Ve<'_>, changed: &[Changed]) -> Result<(Vec<String>, LimitGuard)> {
+    let Some(cgroup) = open(ve)? else { return Ok(Default::default()) };
     let is_changed = |key: &str| changed.iter().any(|change| change.key == key);
     let params = params_of(changed);
-    let applied = apply(ve, &cgroup, &limits(ve)?.only(&params))?;
+    let mut applied = apply(ve, &cgroup, &limits(ve)?.only(&params))?;
+    let guard = LimitGuard(std::mem::take(&mut applied.undo));
     tell_standings(ve, &cgroup, changed, &applied);
-    if is_changed("DEVICES") || is_changed("DEVNODES") {
+    if devices_changed(changed) {
         policy(ve).apply(&cgroup)?;
     }
-    Ok(lines(ve, &params, changed, is_changed("DEVICES")))
+    Ok((lines(ve, &params, changed, is_changed("DEVICES")), guard))
+}
+
+fn devices_changed(changed: &[Changed]) -> bool {
+    changed.iter().any(|change| matches!(change.key.as_str(), "DEVICES" | "DEVNODES"))
 }
 
 /// Whoever sets a limit learns that it is none here.

@@ -132,7 +132,7 @@ fn apply(
                 ve.say(-1, "Error: failed to apply some parameters, not saving configuration file!");
             }
             ve.config = old.clone();
-            // Limits may have been written in part: the old ones are put back.
+            // Limits may have been set in part.
             let undone = cgroup::put_back(ve, changed).err().map(|e| crate::describe(&e));
             return Err(error.with_cleanup(undone.into_iter().collect()));
         }
@@ -195,6 +195,7 @@ fn apply_live(
 ) -> Result<()> {
     let touched = |keys: &[&str]| changed.iter().any(|change| keys.contains(&change.key.as_str()));
     let mut guards = Vec::new();
+    let mut limits = cgroup::LimitGuard::default();
     if touched(&["IP_ADDRESS"]) {
         add_addresses(ve, old, changes.skip_arpdetect, state, &mut guards)?;
     }
@@ -202,7 +203,9 @@ fn apply_live(
         netifs(ve, old, state, &mut guards)?;
     }
     if changed.iter().any(|change| change.applies == Applies::Live) {
-        for line in cgroup::reapply_changed(ve, changed)? {
+        let (lines, guard) = cgroup::reapply_changed(ve, changed)?;
+        limits = guard;
+        for line in lines {
             ve.say(0, &line);
         }
     }
@@ -215,6 +218,7 @@ fn apply_live(
     if touched(&["IP_ADDRESS"]) {
         delete_addresses(ve, old, state)?;
     }
+    limits.commit();
     for guard in guards {
         net::announce(ve, guard.commit());
     }
