@@ -1,8 +1,14 @@
 //! The disk that holds a VE's files.
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::knob;
+use crate::mountinfo::unescape;
+
+/// File systems in files in file systems: no more than this.
+const DEEPEST: u32 = 8;
 
 /// A whole disk by number; partitions cannot be throttled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,16 +20,41 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk below the file system of `path`; `None` when that is not on one disk of its own (btrfs,
-    /// tmpfs, a network).
+    /// The disk below the file system of `path`: of btrfs the one it was mounted by, of an overlay that of its upper
+    /// layer, of an image file that of the file. `None` when there is no disk (tmpfs, a network).
     #[must_use]
     pub fn of(path: &Path) -> Option<Disk> {
-        let dev = rustix::fs::stat(path).ok()?.st_dev;
-        let disk = Disk { major: rustix::fs::major(dev), minor: rustix::fs::minor(dev) };
+        Self::below(path, 0)
+    }
+
+    fn below(path: &Path, depth: u32) -> Option<Disk> {
+        if depth > DEEPEST {
+            return None;
+        }
+        let disk = Self::numbered(rustix::fs::stat(path).ok()?.st_dev);
+        if disk.major != 0 {
+            return disk.whole(depth);
+        }
+        match source(path)? {
+            Source::Device(device) => Self::numbered(rustix::fs::stat(&device).ok()?.st_rdev).whole(depth),
+            Source::Directory(upper) => Self::below(&upper, depth + 1),
+        }
+    }
+
+    fn numbered(dev: u64) -> Disk {
+        Disk { major: rustix::fs::major(dev), minor: rustix::fs::minor(dev) }
+    }
+
+    fn whole(self, depth: u32) -> Option<Disk> {
+        let disk = self;
         if disk.major == 0 {
             return None;
         }
         let entry = Path::new("/sys/dev/block").join(disk.to_string());
+        // The kernel charges what is written to an image to whoever wrote, on the disk of the image (since 5.13).
+        if let Ok(image) = knob::read(&entry.join("loop/backing_file")) {
+            return Self::below(Path::new(&image), depth + 1).or(Some(disk));
+        }
         if !entry.join("partition").exists() {
             return Some(disk);
         }
@@ -32,6 +63,31 @@ impl Disk {
             knob::read(&entry.join("../dev")).ok()?.split_once(':').map(|(a, b)| (a.parse(), b.parse()))?;
         Some(Disk { major: major.ok()?, minor: minor.ok()? })
     }
+}
+
+/// What a file system without a device number of its own is made of.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Device(PathBuf),
+    Directory(PathBuf),
+}
+
+fn source(path: &Path) -> Option<Source> {
+    let mount = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?.stx_mnt_id;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    source_in(&table, mount)
+}
+
+fn source_in(table: &str, mount: u64) -> Option<Source> {
+    let id = mount.to_string();
+    let line = table.lines().find(|line| line.split(' ').next() == Some(&id))?;
+    let mut words = line.split_once(" - ")?.1.split(' ');
+    let (kind, source, options) = (words.next()?, words.next()?, words.next()?);
+    if kind == "overlay" {
+        let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="))?;
+        return Some(Source::Directory(unescape(upper)));
+    }
+    source.starts_with("/dev/").then(|| Source::Device(unescape(source)))
 }
 
 impl fmt::Display for Disk {
@@ -43,6 +99,17 @@ impl fmt::Display for Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_systems_without_a_number_name_what_is_below() {
+        let table = "29 1 0:25 /@ / rw shared:1 - btrfs /dev/sda2 rw,subvol=/@\n\
+                     30 1 0:26 / /o rw - overlay overlay rw,lowerdir=/l,upperdir=/u\\040x,workdir=/w\n\
+                     31 1 0:27 / /t rw - tmpfs tmpfs rw\n";
+        assert_eq!(source_in(table, 29), Some(Source::Device("/dev/sda2".into())));
+        assert_eq!(source_in(table, 30), Some(Source::Directory("/u x".into())));
+        assert_eq!(source_in(table, 31), None);
+        assert_eq!(source_in(table, 3), None);
+    }
 
     #[test]
     fn the_root_file_system_has_a_disk_and_proc_has_none() {

@@ -142,6 +142,11 @@ impl Facts {
             }
             _ => (u64::MAX, None),
         };
+        let cpu = limits.cpu_percent().and_then(|_| ve.v1_dir(Controller::Cpu).or_else(|| ve.v2_dir()));
+        let burst = |dir: PathBuf| {
+            let files = ["cpu.max.burst", "cpu.cfs_burst_us"];
+            files.iter().find_map(|file| knob::number(&dir.join(file)))
+        };
         let masks = limits.cpumask.is_some() || limits.nodemask.is_some();
         let parent = |file: &str| if masks { parent_mask(ve, file) } else { None };
         Facts {
@@ -152,6 +157,7 @@ impl Facts {
             io: hierarchies.generation(Controller::Io),
             page_size: page_size(),
             memory_now,
+            burst_now: cpu.and_then(burst).unwrap_or(0),
             cpus: parent("cpus"),
             nodes: parent("mems"),
             node_cpus: match (&limits.cpumask, &limits.nodemask) {

@@ -56,6 +56,8 @@ pub(crate) struct Facts {
     pub(crate) page_size: u64,
     /// v1: the limits of RAM and of RAM with swap as they are, in bytes.
     pub(crate) memory_now: (u64, Option<u64>),
+    /// Microseconds that may be saved up as it is.
+    pub(crate) burst_now: u64,
     pub(crate) cpus: Option<Mask>,
     pub(crate) nodes: Option<Mask>,
     /// CPUs of the nodes in NODEMASK, for `auto`.
@@ -187,6 +189,14 @@ impl LimitPlan {
         let param = if limits.cpulimit.is_some() { Param::Cpulimit } else { Param::Cpus };
         let set = [(Param::Cpuunits, limits.cpuunits.is_some()), (param, percent.is_some())];
         let Some(generation) = self.available(facts.cpu, &set, "cpu") else { return };
+        let burst_file = match generation {
+            Generation::V2 => "cpu.max.burst",
+            Generation::V1 => "cpu.cfs_burst_us",
+        };
+        if percent.is_some() && facts.burst_now > 0 {
+            // No quota below it is taken.
+            self.write_as(Role::Helping, Param::Cpuburst, Controller::Cpu, burst_file, 0);
+        }
         let quota = percent.map(|n| if n == 0 { None } else { Some((n * PERIOD / 100).max(LEAST_QUOTA)) });
         match generation {
             Generation::V2 => {
@@ -207,6 +217,13 @@ impl LimitPlan {
                     let quota = quota.map_or_else(|| "-1".to_owned(), |n| n.to_string());
                     self.write(param, Controller::Cpu, "cpu.cfs_quota_us", quota);
                 }
+            }
+        }
+        // What is not capped has nothing to save up.
+        if let (Some(burst), Some(Some(quota))) = (limits.cpuburst, quota) {
+            let micros = (u64::from(burst) * PERIOD / 100).min(quota);
+            if micros > 0 {
+                self.write(Param::Cpuburst, Controller::Cpu, burst_file, micros);
             }
         }
     }

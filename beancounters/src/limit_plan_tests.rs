@@ -13,6 +13,7 @@ fn facts(generation: Generation) -> Facts {
         io: all,
         page_size: 4096,
         memory_now: (i64::MAX as u64 - 4095, Some(i64::MAX as u64 - 4095)),
+        burst_now: 0,
         cpus: "0-7".parse().ok(),
         nodes: "0-1".parse().ok(),
         node_cpus: "4-7".parse().ok(),
@@ -111,6 +112,17 @@ fn lifting_limits() {
         lines(&limits, &v1)[..2],
         ["memory.memsw.limit_in_bytes -1".to_owned(), "memory.limit_in_bytes -1".to_owned()]
     );
+}
+
+#[test]
+fn a_burst_is_no_more_than_the_cap_and_goes_before_it_shrinks() {
+    let limits = Limits { cpulimit: Some(25), cpuburst: Some(40), ..Limits::default() };
+    let mut facts = facts(Generation::V2);
+    assert_eq!(lines(&limits, &facts), ["cpu.max 25000 100000", "cpu.max.burst 25000"]);
+    facts.burst_now = 40_000;
+    assert_eq!(lines(&limits, &facts), ["cpu.max.burst 0", "cpu.max 25000 100000", "cpu.max.burst 25000"]);
+    let free = Limits { cpulimit: Some(0), ..limits };
+    assert_eq!(lines(&free, &facts), ["cpu.max.burst 0", "cpu.max max 100000"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub enum Param {
     Lockedpages,
     Cpuunits,
     Cpulimit,
+    Cpuburst,
     Cpus,
     Cpumask,
     Nodemask,
@@ -47,6 +48,7 @@ impl Param {
             Param::Lockedpages => "LOCKEDPAGES",
             Param::Cpuunits => "CPUUNITS",
             Param::Cpulimit => "CPULIMIT",
+            Param::Cpuburst => "CPUBURST",
             Param::Cpus => "CPUS",
             Param::Cpumask => "CPUMASK",
             Param::Nodemask => "NODEMASK",
@@ -70,9 +72,12 @@ impl Param {
             | Param::Numsiginfo
             | Param::Shmpages
             | Param::Lockedpages => Exit::SetUbc,
-            Param::Cpuunits | Param::Cpulimit | Param::Cpus | Param::Cpumask | Param::Nodemask => {
-                Exit::SetFshd
-            }
+            Param::Cpuunits
+            | Param::Cpulimit
+            | Param::Cpuburst
+            | Param::Cpus
+            | Param::Cpumask
+            | Param::Nodemask => Exit::SetFshd,
             Param::Ioprio | Param::Iolimit | Param::Iopslimit => Exit::SetIo,
             Param::Devices => Exit::SetDevices,
         }
@@ -133,6 +138,8 @@ pub struct Limits {
     pub cpuunits: Option<u32>,
     /// Percent of one CPU; 0 is none.
     pub cpulimit: Option<u32>,
+    /// Unused time it may save up under a cap, in percent of one CPU; 0 is none.
+    pub cpuburst: Option<u32>,
     /// How many CPUs it sees, which caps `cpulimit`; 0 is all.
     pub cpus: Option<u32>,
     /// CPUs it may run on.
@@ -169,6 +176,7 @@ impl Limits {
             lockedpages: config.ubc("lockedpages"),
             cpuunits: config.cpuunits(),
             cpulimit: config.cpulimit(),
+            cpuburst: config.cpuburst(),
             cpus: config.cpus(),
             cpumask: selection(Param::Cpumask, config.cpumask())?,
             nodemask: selection(Param::Nodemask, config.nodemask())?,
@@ -180,7 +188,7 @@ impl Limits {
     }
 
     /// Only those that the given parameters are about, for a change while the VE runs. What acts together
-    /// stays together: `CPULIMIT` with `CPUS`, RAM with swap, `CPUMASK` with `NODEMASK`.
+    /// stays together: `CPULIMIT` with `CPUS` and `CPUBURST`, RAM with swap, `CPUMASK` with `NODEMASK`.
     #[must_use]
     pub fn only(mut self, params: &[Param]) -> Limits {
         let has = |any: &[Param]| any.iter().any(|p| params.contains(p));
@@ -198,8 +206,8 @@ impl Limits {
         if !has(&[Param::Cpuunits]) {
             self.cpuunits = None;
         }
-        if !has(&[Param::Cpulimit, Param::Cpus]) {
-            (self.cpulimit, self.cpus) = (None, None);
+        if !has(&[Param::Cpulimit, Param::Cpuburst, Param::Cpus]) {
+            (self.cpulimit, self.cpuburst, self.cpus) = (None, None, None);
         }
         if !has(&[Param::Cpumask, Param::Nodemask]) {
             (self.cpumask, self.nodemask) = (None, None);

@@ -42,7 +42,7 @@ pub(crate) fn parse_line(line: &str) -> Option<CgroupMount> {
 }
 
 /// `\ooo` stands for a byte that would split the line.
-fn unescape(text: &str) -> PathBuf {
+pub(crate) fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

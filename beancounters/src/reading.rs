@@ -33,8 +33,15 @@ impl Reading {
     /// What the VE's cgroups count: about ten files. One that is going away reads as nothing.
     #[must_use]
     pub fn of_cgroup(ve: &VeCgroup) -> Reading {
-        let mut reading = Reading::default();
+        let mut reading = Reading::of_memory(ve);
         reading.processes(ve);
+        reading
+    }
+
+    /// The same of memory alone.
+    #[must_use]
+    pub fn of_memory(ve: &VeCgroup) -> Reading {
+        let mut reading = Reading::default();
         match ve.v1_dir(Controller::Memory) {
             Some(_) => reading.memory_v1(ve),
             None => reading.memory_v2(ve),

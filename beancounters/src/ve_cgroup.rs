@@ -201,7 +201,7 @@ impl Drop for VeCgroup {
     }
 }
 
-fn parent_in(mount: &Path) -> PathBuf {
+pub(crate) fn parent_in(mount: &Path) -> PathBuf {
     mount.join(PARENT)
 }
 

@@ -60,6 +60,7 @@ fn samples() -> BTreeMap<&'static str, &'static str> {
         ("cpuunits", "2000"),
         ("cpuweight", "500"),
         ("cpulimit", "50"),
+        ("cpuburst", "20"),
         ("cpus", "1"),
         ("cpumask", "0"),
         ("nodemask", "all"),

@@ -69,6 +69,12 @@ impl Meter {
         reading
     }
 
+    /// How many of its processes the kernel has killed for want of memory, since its cgroups were made.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        Reading::of_memory(&self.cgroup).count(Resource::Oomguarpages).failed.unwrap_or(0)
+    }
+
     /// The host's pid of its init.
     #[must_use]
     pub fn init(&self) -> i32 {

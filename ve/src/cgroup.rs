@@ -8,8 +8,8 @@ use beancounters::{
     Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, Undo, Unenforced, VeCgroup,
     standing,
 };
-use vzconf::Exit;
 use vzconf::change::Changed;
+use vzconf::{Config, Ctid, Exit};
 use vzsys::idmap::IdRange;
 
 use crate::error::{Error, Result};
@@ -74,9 +74,25 @@ pub(crate) fn check(ve: &Ve<'_>) -> Result<()> {
 pub(crate) fn create(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<VeCgroup> {
     let hierarchies = Hierarchies::detect()?;
     let cgroup = VeCgroup::create(&hierarchies, ve.ctid, ids.map(|ids| (ids.base, ids.base)))?;
+    let host = ve.node.global.for_ve(Ctid::HOST).ok();
+    beancounters::share_with_host(&hierarchies, host_units(ve, host.as_ref()))?;
     limits(ve)?.apply(&cgroup).map(|applied| tell_unenforced(ve, &applied))?;
     policy(ve).apply(&cgroup)?;
     Ok(cgroup)
+}
+
+/// `vzctl set 0 --cpuunits`: the host's share against all VEs, at once.
+pub(crate) fn set_host_share(ve: &Ve<'_>) -> Result<()> {
+    let units = host_units(ve, Some(&ve.config));
+    beancounters::share_with_host(&Hierarchies::detect()?, units)?;
+    ve.say(0, &format!("Setting CPU units: {units}"));
+    Ok(())
+}
+
+/// Those of its own file; CPUUNITS in vz.conf is for VEs.
+fn host_units(ve: &Ve<'_>, host: Option<&Config>) -> u32 {
+    let own = host.and_then(Config::file).and_then(|file| file.get("CPUUNITS")?.parse().ok());
+    own.unwrap_or_else(|| ve.node.global.ve0_cpuunits())
 }
 
 fn limits(ve: &Ve<'_>) -> Result<Limits> {
@@ -201,7 +217,7 @@ fn apply_beyond(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<Vec<U
 const UNFILED: [Param; 5] =
     [Param::Numtcpsock, Param::Numothersock, Param::Numpty, Param::Shmpages, Param::Lockedpages];
 
-const PARAMS: [Param; 16] = [
+const PARAMS: [Param; 17] = [
     Param::Physpages,
     Param::Swappages,
     Param::Numproc,
@@ -212,6 +228,7 @@ const PARAMS: [Param; 16] = [
     Param::Lockedpages,
     Param::Cpuunits,
     Param::Cpulimit,
+    Param::Cpuburst,
     Param::Cpus,
     Param::Cpumask,
     Param::Nodemask,
@@ -284,6 +301,7 @@ fn lines(ve: &Ve<'_>, params: &[Param], changed: &[Changed], devices: bool) -> V
         lines.push(match param {
             Param::Cpuunits => format!("Setting CPU units: {}", config.cpuunits().unwrap_or(1000)),
             Param::Cpulimit => format!("Setting CPU limit: {}", config.cpulimit().unwrap_or(0)),
+            Param::Cpuburst => format!("Setting CPU burst: {}", config.cpuburst().unwrap_or(0)),
             Param::Cpus => format!("Setting CPUs: {}", config.cpus().unwrap_or(0)),
             Param::Cpumask => format!("Setting CPU mask: {}", config.cpumask().unwrap_or("all")),
             Param::Nodemask => format!("Setting NUMA node mask: {}", config.nodemask().unwrap_or("all")),

@@ -20,7 +20,8 @@ use crate::node::Ve;
 use crate::start;
 use crate::state::State;
 
-const HOST_IS_FREE: &str = "WARNING: limits of the host itself (CT0) are stored and not applied";
+const HOST_IS_FREE: &str =
+    "WARNING: limits of the host itself (CT0) other than CPU units are stored and not applied";
 
 /// What remains for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
         None => {
             check_stopped(ve, changes, &changed)?;
             ve.config = new;
+            if ve.ctid == Ctid::HOST && changed.iter().any(|change| change.key == "CPUUNITS") {
+                cgroup::set_host_share(ve)?;
+            }
             Then::Done
         }
     };
@@ -104,7 +108,9 @@ fn reset_ub(ve: &Ve<'_>) -> Result<()> {
 fn check_stopped(ve: &Ve<'_>, changes: &Changes, changed: &[Changed]) -> Result<()> {
     let live = changed.iter().any(|change| change.applies == Applies::Live);
     if live && ve.ctid == Ctid::HOST {
-        ve.say(-1, HOST_IS_FREE);
+        if changed.iter().any(|change| change.applies == Applies::Live && change.key != "CPUUNITS") {
+            ve.say(-1, HOST_IS_FREE);
+        }
         return Ok(());
     }
     if !changes.save && live {

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -70,12 +70,17 @@ pub(crate) struct Watch {
     console: Option<Console>,
     meter: Option<Meter>,
     due: Instant,
+    /// Kills for want of memory that were told.
+    told: u64,
+    teller: Option<Child>,
 }
 
 impl Watch {
     pub(crate) fn new(order: &Order, init: Init, master: Option<OwnedFd>) -> Self {
         let console = master.and_then(|master| Console::serve(&order.run_dir, master));
         let meter = Meter::of(order.ctid, &order.run_dir, init.name().pid);
+        // An adopted VE's earlier ones were told by the monitor before.
+        let told = meter.as_ref().map_or(0, Meter::oom_kills);
         Self {
             ctid: order.ctid,
             vzctl: order.vzctl.clone(),
@@ -83,12 +88,15 @@ impl Watch {
             console,
             meter,
             due: Instant::now() + SAMPLE,
+            told,
+            teller: None,
         }
     }
 
     /// Returns only when `vzctl` could not be executed at the end.
     pub(crate) fn run(mut self) -> ExitCode {
         while !self.wait() {}
+        self.tell_kills();
         let how = self.init.how_it_ended();
         drop(self.console.take());
         self.hand_over(&how)
@@ -122,7 +130,24 @@ impl Watch {
         if let Some(meter) = &self.meter {
             meter.keep();
         }
+        self.tell_kills();
         self.due = Instant::now() + SAMPLE;
+    }
+
+    /// Has `vzctl` log what the kernel has killed in the VE for want of memory. Nobody waits for it: a log on a dead
+    /// disk must not stop the monitor. What comes while one is at work is told by the next.
+    fn tell_kills(&mut self) {
+        let working = self.teller.as_mut().is_some_and(|teller| matches!(teller.try_wait(), Ok(None)));
+        let kills = self.meter.as_ref().map_or(0, Meter::oom_kills);
+        let Some(new) = kills.checked_sub(self.told).filter(|new| *new > 0 && !working) else { return };
+        let mut teller = Command::new(&self.vzctl);
+        teller.args(["__oom", &self.ctid.to_string(), &new.to_string()]);
+        teller.env_clear().env("PATH", vzsys::spawn::PATH);
+        teller.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Ok(child) = teller.spawn() {
+            self.teller = Some(child);
+            self.told = kills;
+        }
     }
 
     /// Becomes `vzctl`: it takes the lock, removes what is left of the VE, and starts it again if it

@@ -289,6 +289,12 @@ impl Config {
         self.number("CPULIMIT")
     }
 
+    /// CPUBURST: what a capped VE may save up, in percent of one CPU; 0 is none.
+    #[must_use]
+    pub fn cpuburst(&self) -> Option<u32> {
+        self.number("CPUBURST")
+    }
+
     /// CPUS: how many it sees; 0 is all.
     #[must_use]
     pub fn cpus(&self) -> Option<u32> {
@@ -347,6 +353,13 @@ impl Config {
     #[must_use]
     pub fn log_level(&self) -> i32 {
         self.node("LOG_LEVEL").and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// VE0CPUUNITS: the CPU units of the host, by default 1000.
+    #[must_use]
+    pub fn ve0_cpuunits(&self) -> u32 {
+        let units = self.node("VE0CPUUNITS").and_then(|v| v.parse().ok());
+        units.filter(|n| (8..=500_000).contains(n)).unwrap_or(1000)
     }
 
     /// VERBOSE of the console, by default 0.

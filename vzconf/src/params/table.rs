@@ -221,6 +221,8 @@ pub const PARAMS: &[Param] = &[
         .help(Group::Cpu, "Raw scheduler weight"),
     row("cpulimit", "CPULIMIT", Kind::CpuLimit, "N[%]")
         .help(Group::Cpu, "Cap in percent of one CPU; with % a share of the whole node; 0 is none"),
+    row("cpuburst", "CPUBURST", Kind::Uint { min: 0, max: 409_600 }, "N")
+        .help(Group::Cpu, "Unused time a capped VE may save up, in percent of one CPU; 0 is none"),
     row("cpus", "CPUS", Kind::Uint { min: 0, max: 4096 }, "N")
         .help(Group::Cpu, "How many CPUs the VE sees; 0 is all"),
     row("cpumask", "CPUMASK", Kind::CpuMask, "LIST|all|auto")

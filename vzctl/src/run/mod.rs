@@ -18,6 +18,8 @@ use crate::report::{Bar, Report};
 
 /// What a monitor executes when its VE has ended: not for people.
 const ENDED: &str = "__ended";
+/// What a monitor runs when the kernel has killed processes of its VE for want of memory: not for people.
+const OOM: &str = "__oom";
 /// How long the end of a VE waits for the verb that is at work on it.
 const ENDED_LOCK: Duration = Duration::from_secs(4000);
 
@@ -26,6 +28,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if args.first().is_some_and(|word| word == ENDED) {
         return ended(&args[1..]);
+    }
+    if args.first().is_some_and(|word| word == OOM) {
+        return out_of_memory(&args[1..]);
     }
     match cli::parse(args) {
         Ok(invocation) => serve(invocation),
@@ -171,6 +176,26 @@ fn ended(words: &[OsString]) -> ExitCode {
             report.line(-1, &format!("Error: {}", ve::describe(&error)));
             error.exit().into()
         }
+    }
+}
+
+/// Logs that processes of a VE were killed. Words: CTID, how many.
+fn out_of_memory(words: &[OsString]) -> ExitCode {
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let [ctid, kills] = words[..] else { return Exit::InvalidSyntax.into() };
+    let (Ok(ctid), Ok(kills)) = (ctid.parse::<Ctid>(), kills.parse::<u64>()) else {
+        return Exit::InvalidSyntax.into();
+    };
+    let report = Report::new(cli::Flags { quiet: true, ..cli::Flags::default() });
+    match Node::open(Paths::host(), report.say()) {
+        Ok(node) => {
+            report.configure(&node.global);
+            report.about(ctid);
+            let what = if kills == 1 { "process was" } else { "processes were" };
+            report.line(-1, &format!("WARNING: out of memory: {kills} {what} killed by the kernel"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.exit().into(),
     }
 }
 
