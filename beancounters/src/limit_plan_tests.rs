@@ -32,6 +32,7 @@ fn everything() -> Limits {
         numproc: Some(Pair::both(240)),
         cpuunits: Some(1000),
         cpulimit: Some(250),
+        cpuburst: None,
         cpus: Some(2),
         cpumask: Some(Selection::Only("0-2,9".parse().unwrap())),
         nodemask: Some(Selection::All),

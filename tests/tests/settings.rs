@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use vzconf::params::{PARAMS, Verb};
-use vztests::{Ve, on_node};
+use vztests::{Ve, on_node, until};
 
 /// A value that each option of `set` takes. What is not stored under a key of its own is elsewhere.
 #[allow(clippy::too_many_lines)] // a table: one line for each option
@@ -328,10 +329,78 @@ fn a_password_is_set_and_stored_nowhere() {
     });
 }
 
+/// A number of the VE's cgroup, or of the parent of all (`id` is empty), by its name in either generation.
+fn number(controller: &str, id: &str, v1: &str, v2: &str) -> Option<String> {
+    let files = [format!("/sys/fs/cgroup/{controller}/vz/{id}/{v1}"), format!("/sys/fs/cgroup/vz/{id}/{v2}")];
+    files.iter().find_map(|file| fs::read_to_string(file).ok()).map(|text| text.trim().to_owned())
+}
+
 #[test]
-fn the_node_itself_can_be_set() {
+fn the_node_itself_has_cpu_units() {
     on_node(|node| {
-        node.vzctl(&["set", "0", "--cpuunits", "1000"]).ok();
+        node.tiny(1).start();
+        let parent = || number("cpu", "", "cpu.shares", "cpu.weight").expect("a CPU controller");
+        let set = |units: &str| node.vzctl(&["set", "0", "--cpuunits", units]).ok();
+        set("2000").says("Setting CPU units: 2000").never_says("not applied");
+        // Other tests start VEs meanwhile, which set it to what their nodes say.
+        until("half the weight", Duration::from_secs(20), || {
+            set("2000");
+            ["50", "512"].contains(&parent().as_str())
+        });
+        set("1000");
+        node.vzctl(&["set", "0", "--cpuunits", "7"]).exits(21).says("8").says("500000");
+    });
+}
+
+#[test]
+fn less_ram_than_is_in_use_is_refused_and_nothing_changes() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.ok("set", &["--ram", "96M", "--swap", "0", "--save"]);
+        ve.start();
+        ve.sh(
+            "mkdir -p /tmp/m && mount -t tmpfs none /tmp/m && dd if=/dev/zero of=/tmp/m/held bs=1M count=48",
+        );
+        let limits = || {
+            (
+                number("memory", &ve.id, "memory.limit_in_bytes", "memory.max"),
+                number("memory", &ve.id, "memory.memsw.limit_in_bytes", "memory.swap.max"),
+                number("pids", &ve.id, "pids.max", "pids.max"),
+            )
+        };
+        let (before, conf) = (limits(), ve.conf());
+        let shrink = ["--ram", "8M", "--swap", "512M", "--numproc", "77", "--save"];
+        // Where the host has swap, what was held may go there.
+        let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+        if swaps.lines().count() < 2 {
+            ve.run("set", &shrink).exits(1).says("PHYSPAGES");
+            assert_eq!(limits(), before);
+            assert_eq!(ve.conf(), conf);
+        }
+        assert_eq!(ve.sh("wc -c < /tmp/m/held"), (48 << 20).to_string());
+        ve.sh("rm /tmp/m/held");
+        ve.ok("set", &["--ram", "32M", "--save"]);
+        assert_eq!(limits().0, Some((32 << 20).to_string()));
+    });
+}
+
+#[test]
+fn a_burst_goes_with_its_cap() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        let burst = || number("cpu", &ve.id, "cpu.cfs_burst_us", "cpu.max.burst");
+        let Some(none) = burst() else {
+            vztests::skip("a kernel with bursts of CPU time (5.14)");
+            return;
+        };
+        assert_eq!(none, "0");
+        ve.ok("set", &["--cpulimit", "50", "--cpuburst", "40", "--save"]);
+        assert_eq!(burst().unwrap(), "40000");
+        ve.ok("set", &["--cpulimit", "20", "--save"]);
+        assert_eq!(burst().unwrap(), "20000");
+        ve.ok("set", &["--cpulimit", "0", "--save"]);
+        assert_eq!(burst().unwrap(), "0");
     });
 }
 
