@@ -1,5 +1,6 @@
 """What is measured. Contenders take turns in each round, so that whatever else the machine does meets all."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -8,10 +9,11 @@ import time
 import host
 import peers
 import report
+import resources
 import trees
 from peers import Failed
 
-ALL = ("create", "start", "boot", "exec", "end", "many")
+ALL = ("create", "start", "boot", "exec", "end", "many", "shares", "harm")
 TINY_UP = 20
 DEBIAN_UP = 120
 
@@ -249,6 +251,15 @@ class Bench:
                 f"stop --fast of each: median {report.text(report.median(ends))}, largest {report.text(max(ends))}.")
         title = f"{len(numbers)} tiny VEs running at once: start, from the command to init's first instruction"
         return [report.Table(title, f"the last {group}", samples, note)]
+
+
+    # --- shares of CPU time, harm -------------------------------------------------------------------
+
+    def shares(self):
+        return resources.shares(self, len(os.sched_getaffinity(0)))
+
+    def harm(self):
+        return resources.harm(self)
 
 
 def private(pid):

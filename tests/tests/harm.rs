@@ -27,7 +27,7 @@ fn contained(node: &Node, harm: &str, at_work: impl Fn(&Ve<'_>) -> bool) {
     third.ok("stop", &["--fast"]);
     bad.is("exist mounted running");
     bad.ok("stop", &["--fast"]);
-    running.finish_within(PATIENCE);
+    let _ = running.finish_within(PATIENCE);
     bad.ok("destroy", &[]);
     assert_eq!(good.sh("echo alive"), "alive");
     assert!(begin.elapsed() < 3 * PATIENCE, "{:?}", begin.elapsed());
