@@ -143,8 +143,13 @@ fn a_path_may_have_the_number_in_either_form() {
 #[test]
 fn limits_of_the_host_are_not_pretended() {
     on_node(|node| {
-        let warning = "WARNING: limits of the host itself (CT0) are stored and not applied\n";
-        node.vzctl(&["set", "0", "--cpuunits", "1000"]).ok().says(warning);
+        let warning =
+            "WARNING: limits of the host itself (CT0) other than CPU units are stored and not applied\n";
+        node.vzctl(&["set", "0", "--numproc", "1000"]).ok().says(warning);
+        node.vzctl(&["set", "0", "--cpuunits", "1000"])
+            .ok()
+            .says("Setting CPU units: 1000")
+            .never_says(warning);
         node.vzctl(&["set", "0", "--reset_ub"]).ok().says(warning).never_says("successfully");
     });
 }
