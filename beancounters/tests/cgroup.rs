@@ -215,7 +215,6 @@ fn limits_hold_and_are_read_back() {
         numproc: Some(Pair::both(50)),
         cpuunits: Some(2000),
         cpulimit: Some(150),
-        cpuburst: None,
         cpus: Some(1),
         cpumask: Some(Selection::Only("0".parse().unwrap())),
         nodemask: Some(Selection::All),
