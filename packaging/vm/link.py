@@ -39,7 +39,7 @@ def run(kernel, cache, root, of_kernel, disk, wanted, results):
                 done.append(test.name)
                 if test in wanted:
                     results.add(kernel, test, report.PASS, "", time.monotonic() - started)
-    except machine.Hung as hung:
+    except (machine.Hung, machine.Ended) as hung:
         test = next(test for test in tests([]) if test.name not in done)
         results.add(kernel, test, report.FAIL, "", time.monotonic() - started, str(hung))
         for left in wanted:

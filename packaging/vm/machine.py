@@ -21,6 +21,10 @@ class Hung(Exception):
     """The machine did not do in time what it had to."""
 
 
+class Ended(Exception):
+    """The machine went down by itself: its kernel, or qemu."""
+
+
 def accelerator(kernel, cache):
     """kvm when this kernel really runs with it, else tcg. Asked once per boot of the host."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -136,9 +140,15 @@ class Machine:
 
     def _must_live(self, until):
         if self._qemu.poll() is not None:
-            raise Hung(f"qemu ended with {self._qemu.returncode}\n{self.last_words()}")
+            raise Ended(f"qemu ended with {self._qemu.returncode}\n{self.last_words()}")
         if time.monotonic() > until:
             raise Hung(f"the machine is not up in time\n{self.last_words()}")
+
+    def ended(self):
+        """What to raise when it is found dead."""
+        code = self._qemu.poll()
+        how = f"qemu ended with {code}" if code is not None else "its agent ended, qemu runs"
+        return Ended(f"the machine went down: {how}\n{self.last_words()}")
 
     def last_words(self):
         """The end of what came on the machine's console."""
@@ -176,7 +186,7 @@ class Machine:
                 message = answers.get(timeout=0.5)
             except queue.Empty:
                 if self.dead.is_set():
-                    raise Hung(f"the machine went down\n{self.last_words()}") from None
+                    raise self.ended() from None
                 self._must_live(until)
                 continue
             if "line" in message:

@@ -3,6 +3,8 @@
 import collections
 import threading
 
+# Lines of the output of a failure at the end of all.
+SHOWN = 12
 PASS, FAIL, SKIP, NOT_RUN = "passed", "failed", "skipped", "not run"
 
 
@@ -14,6 +16,8 @@ class Report:
         self._quiet = quiet
         self.kernels = []
         self.results = []  # (kernel, group, test, outcome, why, seconds)
+        self._failures = []
+        self._downs = []
 
     def add(self, kernel, test, outcome, why="", seconds=0.0, output=""):
         """One test's end. The output of what failed is shown at once."""
@@ -24,12 +28,19 @@ class Report:
             note = f" ({why})" if why else ""
             print(f"    {kernel:5} {outcome:7} {seconds:6.1f} s  {test.title}{note}", flush=True)
             if outcome == FAIL:
+                self._failures += [f"    failed: kernel {kernel}: {test.title}{note}"]
+                self._failures += ["      | " + line for line in output.splitlines()[-SHOWN:]]
                 print("\n".join("      | " + line for line in output.splitlines()), flush=True)
 
     def note(self, kernel, text):
         """A line about the run itself."""
         with self._lock:
             print(f"    {kernel:5} {text}", flush=True)
+
+    def went_down(self, kernel, words):
+        """A machine that is booted once more."""
+        self.note(kernel, f"went down, and is booted once more: {words}")
+        self._downs.append(f"kernel {kernel}: its machine went down once, and was booted again: {words.splitlines()[0]}")
 
     @property
     def failed(self):
@@ -53,11 +64,15 @@ class Report:
             lines.append(f"    {group:{width}}" + "".join(f"  {cell:>28}" for cell in cells))
         return "\n".join(lines)
 
+    def failures(self):
+        """What failed once more, with the end of its output: the last lines are those that are read."""
+        return self._failures
+
     def skipped(self):
-        """One line for each reason."""
+        """One line for each reason, and for each machine that was not to be relied on."""
         reasons = collections.defaultdict(set)
         for kernel, group, name, outcome, why, _ in self.results:
             if outcome in (SKIP, NOT_RUN):
                 reasons[f"kernel {kernel}: {outcome}: {why}"].add(f"{group}: {name}")
-        return [f"{why} ({len(tests)}: {', '.join(sorted(tests)[:3])}{', …' if len(tests) > 3 else ''})"
-                for why, tests in sorted(reasons.items())]
+        return self._downs + [f"{why} ({len(tests)}: {', '.join(sorted(tests)[:3])}{', …' if len(tests) > 3 else ''})"
+                              for why, tests in sorted(reasons.items())]

@@ -141,35 +141,52 @@ def build_module(kernel, modules):
 
 
 def one_kernel(wish, kernel, disk, tests, results, until):
-    """Boots one kernel and runs everything in it."""
+    """Boots one kernel and runs everything in it. A machine that goes down by itself is told, and booted once more for
+    what is left: emulated processors do that. The second time it fails the run, and so does one that hangs."""
     if not tests:
         return
-    started = time.monotonic()
     alone, todo = queue.Queue(), queue.Queue()
     for test in tests:
         if test.ignored:
             results.add(kernel, test, report.SKIP, "known failure")
         else:
             (alone if test.alone else todo).put(test)
-    console = os.path.join(wish.cache, f"console-{kernel}")
+    started = time.monotonic()
     try:
-        with machine.Machine(*parts(wish, kernel), disk, console=console) as vm:
-            vm.boot(BOOT)
-            results.note(kernel, f"{vm.release}, {vm.accelerator}, up after {time.monotonic() - started:.0f} s")
-            work(vm, kernel, alone, results, until)
-            workers = [threading.Thread(target=work, args=(vm, kernel, todo, results, until)) for _ in range(WORKERS)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-            if vm.dead.is_set():
-                raise machine.Hung(f"the machine went down\n{vm.last_words()}")
-    except machine.Hung as hung:
+        try:
+            one_boot(wish, kernel, disk, (alone, todo), results, until)
+        except machine.Ended as ended:
+            results.went_down(kernel, str(ended))
+            one_boot(wish, kernel, disk, (alone, todo), results, until)
+    except (machine.Hung, machine.Ended) as failure:
         whole = groups.Test("machine", "", "boots, and answers to the end")
-        results.add(kernel, whole, report.FAIL, f"see {console}", time.monotonic() - started, str(hung))
+        why = f"see {console(wish, kernel)}"
+        results.add(kernel, whole, report.FAIL, why, time.monotonic() - started, str(failure))
     for left in (alone, todo):
         while not left.empty():
             results.add(kernel, left.get(), report.NOT_RUN, "the machine hung or the time was used up")
+
+
+def console(wish, kernel):
+    """Where the machine's last words are kept."""
+    return os.path.join(wish.cache, f"console-{kernel}")
+
+
+def one_boot(wish, kernel, disk, queues, results, until):
+    """One life of a machine. What was at work when it went down is left in the queues."""
+    started = time.monotonic()
+    with machine.Machine(*parts(wish, kernel), disk, console=console(wish, kernel)) as vm:
+        vm.boot(BOOT)
+        results.note(kernel, f"{vm.release}, {vm.accelerator}, up after {time.monotonic() - started:.0f} s")
+        alone, todo = queues
+        work(vm, kernel, alone, results, until)
+        workers = [threading.Thread(target=work, args=(vm, kernel, todo, results, until)) for _ in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        if vm.dead.is_set():
+            raise vm.ended()
 
 
 def work(vm, kernel, todo, results, until):
@@ -182,6 +199,10 @@ def work(vm, kernel, todo, results, until):
         started = time.monotonic()
         try:
             code, output = vm.run(command(test), environment(test), test.deadline, cwd=os.path.join(CHECKOUT, "tests"))
+        except machine.Ended:
+            vm.dead.set()
+            todo.put(test)
+            return
         except machine.Hung as hung:
             code, output = None, str(hung)
         outcome, why = verdict(code, output)
@@ -222,6 +243,8 @@ def skip_line(wish, text):
 def finish(wish, results):
     print("==> Tests in virtual machines")
     print(results.table())
+    for line in results.failures():
+        print(line)
     for line in results.skipped():
         skip_line(wish, line)
     sys.exit(1 if results.failed else 0)
