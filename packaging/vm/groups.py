@@ -12,6 +12,10 @@ ESSENTIAL = ("unit tests of vzsys", "unit tests of netns", "unit tests of beanco
              "layouts on xfs", "distributions", "confinement", "lifecycle: every_layout", "lifecycle: a_ve_lives",
              "settings: limits", "network: ves_reach", "crowd: heavy::twenty",
              "procbc", "supervisor")
+# What computes and asks the kernel little: the same on every kernel. In a short run the host's own pass is enough.
+COMPUTES = ("unit tests of beancounters: text::", "unit tests of templates: archive::", "unit tests of templates: dist::",
+            "unit tests of templates: build::", "unit tests of templates: removal::", "unit tests of templates: layout::remove::",
+            "templates: every_compression", "exec: fifty_megabytes", "supervisor: what_an_open_costs")
 # Those that use the whole machine: what they mount shows in the nodes of others.
 ALONE = ("unified: the_systemd", "module: ")
 # Of the distributions, those whose templates the machine is given.
@@ -44,6 +48,10 @@ class Test:
     def essential(self):
         """Whether it is part of a short run."""
         return self.title.startswith(ESSENTIAL)
+
+    def in_short_run(self, first_kernel):
+        """Whether it is part of one on this kernel."""
+        return self.essential or (first_kernel and not self.title.startswith(COMPUTES))
 
     @property
     def deadline(self):
