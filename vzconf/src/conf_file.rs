@@ -167,7 +167,15 @@ impl ConfFile {
     /// [`Error::Save`]; the old file is then unchanged.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let target = resolve(path).map_err(|source| Error::save(path, source))?;
-        write_durably(&target, &self.to_bytes()).map_err(|source| Error::save(path, source))
+        write_durably(&target, &self.to_bytes(), Place::Any).map_err(|source| Error::save(path, source))
+    }
+
+    /// As [`ConfFile::save`], for a file that must not be there yet, not even as a link.
+    ///
+    /// # Errors
+    /// [`Error::Save`]; what was there is then unchanged.
+    pub fn save_new(&self, path: &Path) -> Result<(), Error> {
+        write_durably(path, &self.to_bytes(), Place::Free).map_err(|source| Error::save(path, source))
     }
 }
 
@@ -240,7 +248,26 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(rustix::io::Errno::LOOP.raw_os_error()))
 }
 
-fn write_durably(target: &Path, bytes: &[u8]) -> io::Result<()> {
+/// What may be where a file is to go.
+#[derive(Clone, Copy)]
+enum Place {
+    /// An older version, or nothing.
+    Any,
+    /// Nothing.
+    Free,
+}
+
+impl Place {
+    fn fill(self, temp: &Path, target: &Path) -> io::Result<()> {
+        match self {
+            Place::Any => fs::rename(temp, target),
+            // Unlike rename(2), link(2) replaces nothing.
+            Place::Free => fs::hard_link(temp, target).and_then(|()| fs::remove_file(temp)),
+        }
+    }
+}
+
+fn write_durably(target: &Path, bytes: &[u8], place: Place) -> io::Result<()> {
     let dir = match target.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -249,7 +276,7 @@ fn write_durably(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mode = old.as_ref().map_or(0o644, |meta| meta.mode() & 0o7777);
     let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temp = dir.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = write_temp(&temp, bytes, mode, old.as_ref()).and_then(|()| fs::rename(&temp, target));
+    let written = write_temp(&temp, bytes, mode, old.as_ref()).and_then(|()| place.fill(&temp, target));
     if written.is_err() {
         // The cause of the failure is what the caller needs; a left-over temporary file is harmless.
         let _ = fs::remove_file(&temp);

@@ -4,6 +4,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 
 use self::merge::merge;
 use crate::{ConfFile, Ctid, Error, Paths, canonical_key};
@@ -52,15 +53,7 @@ impl Config {
                 warnings.push(format!("{}: {key} must contain $VEID, ignored", path.display()));
             }
         }
-        Ok(Config {
-            paths: paths.clone(),
-            ctid: None,
-            global,
-            ve: BTreeMap::new(),
-            over: BTreeMap::new(),
-            file: None,
-            warnings,
-        })
+        Ok(Config { global, warnings, ..Config::without_node(paths) })
     }
 
     /// Reads `vz.conf` and the VE's config file; a VE without one is no error (see [`Config::exists`]).
@@ -85,20 +78,43 @@ impl Config {
         Ok(self.with_file(ctid, file))
     }
 
+    /// A node of which nothing is known, as if its `vz.conf` were empty.
+    #[must_use]
+    pub fn without_node(paths: &Paths) -> Config {
+        Config {
+            paths: paths.clone(),
+            ctid: None,
+            global: BTreeMap::new(),
+            ve: BTreeMap::new(),
+            over: BTreeMap::new(),
+            file: None,
+            warnings: Vec::new(),
+        }
+    }
+
     /// The merged view of a VE whose own config is `file`, wherever that came from (a sample, a snapshot, a change not yet saved).
     #[must_use]
     pub fn with_file(&self, ctid: Ctid, file: Option<ConfFile>) -> Config {
+        self.merged(Some(ctid), &self.paths.ve_conf(ctid), file)
+    }
+
+    /// The merged view of a config that no VE has yet, such as a sample.
+    #[must_use]
+    pub fn with_sample(&self, path: &Path, file: ConfFile) -> Config {
+        self.merged(None, path, Some(file))
+    }
+
+    fn merged(&self, ctid: Option<Ctid>, path: &Path, file: Option<ConfFile>) -> Config {
         let mut config = self.clone();
-        config.ctid = Some(ctid);
+        config.ctid = ctid;
         config.ve.clear();
         config.over.clear();
         if let Some(file) = &file {
-            config.ve = merge(&self.paths.ve_conf(ctid), file, &mut config.warnings);
+            config.ve = merge(path, file, &mut config.warnings);
         }
         config.file = file;
         let all = config.own("IP_ADDRESS").map_or(0, |list| list.split_whitespace().count());
         if config.ip_addresses().len() < all {
-            let path = self.paths.ve_conf(ctid);
             let text = "IPv6 support is disabled (IPV6 in vz.conf), IPv6 addresses are left out";
             config.warnings.push(format!("{}: {text}", path.display()));
         }

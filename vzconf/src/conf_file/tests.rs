@@ -129,6 +129,20 @@ fn save_keeps_mode_owner_and_symlink() {
 }
 
 #[test]
+fn a_new_file_replaces_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("new"), dir.path().join("link"));
+    ConfFile::parse("A=1\n").save_new(&file).unwrap();
+    symlink(dir.path().join("nowhere"), &link).unwrap();
+    for taken in [&file, &link] {
+        let Err(Error::Save { source, .. }) = ConfFile::parse("A=2\n").save_new(taken) else { panic!() };
+        assert_eq!(source.kind(), std::io::ErrorKind::AlreadyExists);
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "A=1\n");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file stays");
+}
+
+#[test]
 fn what_a_crash_leaves_behind_is_harmless() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("101.conf");
