@@ -1,5 +1,5 @@
 //! The commands: words in ([`cli`]), words out ([`report`], [`list`]), the tools that read the table of beancounters
-//! ([`check`]), and completion for shells ([`complete`]).
+//! ([`check`]), the tools that make configurations fit ([`fit`]), and completion for shells ([`complete`]).
 //!
 //! What the words do is in the `ve` crate. See docs/architecture.md.
 #![forbid(unsafe_code)]
@@ -7,6 +7,7 @@
 pub mod check;
 pub mod cli;
 pub mod complete;
+pub mod fit;
 pub mod list;
 pub mod report;
 pub mod run;

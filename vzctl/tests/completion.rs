@@ -81,6 +81,16 @@ fn the_tools_take_what_they_take() {
         ("vzpid ", ""),
         ("vzpid -", "--ctpid --help"),
         ("vznnc -", "-l -c -p -f --help"),
+        ("vzcfgvalidate -", "--repair --interactive --vswap --help"),
+        ("vzcfgvalidate -v ", "yes no"),
+        ("vzcfgvalidate -r ", ":paths"),
+        ("vzsplit ", "--number --file --swap --vswap --help"),
+        ("vzsplit -n ", ""),
+        ("vzsplit --vswap n", "no"),
+        ("vzcfgscale --a", "--all"),
+        ("vzcfgscale -a ", ""),
+        ("vzcfgscale -v ", ":paths"),
+        ("vzcfgscale -a 2 -o ", ":paths"),
     ] {
         assert_eq!(at(&sources, line).join(" "), want, "{line:?}");
     }

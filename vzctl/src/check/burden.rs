@@ -83,7 +83,7 @@ pub(super) mod tests {
 
     /// A node of 1 GiB and half as much swap.
     pub(in crate::check) const NODE: Memory =
-        Memory { ram: 1_073_741_824, swap: 536_870_912, low: 429_496_729 };
+        Memory { ram: 1_073_741_824, swap: 536_870_912, direct: 1_073_741_824, low: 429_496_729 };
 
     /// A classic VE: kernel memory 10 MiB of 20, buffers 1 MiB of 2 each.
     pub(in crate::check) fn classic() -> Beancounter {

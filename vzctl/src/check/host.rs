@@ -10,13 +10,15 @@ const CPUINFO: &str = "/proc/cpuinfo";
 
 /// The node's memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// RAM.
-    pub(super) ram: u64,
+    pub(crate) ram: u64,
     /// Swap.
-    pub(super) swap: u64,
-    /// What of the RAM may go to the kernel's own data: 40 per cent of low memory, which is all of it on 64 bits.
-    pub(super) low: u64,
+    pub(crate) swap: u64,
+    /// What of the RAM the kernel can use directly: all of it on 64 bits.
+    pub(crate) direct: u64,
+    /// What of that may go to the kernel's own data: 40 per cent.
+    pub(crate) low: u64,
 }
 
 impl Memory {
@@ -24,7 +26,7 @@ impl Memory {
     ///
     /// # Errors
     /// When `/proc/meminfo` cannot be read or does not say.
-    pub(super) fn read() -> Result<Self, Error> {
+    pub(crate) fn read() -> Result<Self, Error> {
         Self::parse(&text(MEMINFO)?).ok_or(Error::Silent { path: MEMINFO, what: "MemTotal" })
     }
 
@@ -34,12 +36,13 @@ impl Memory {
             line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
         };
         let ram = bytes("MemTotal")?;
-        let low = bytes("LowTotal").unwrap_or(ram);
-        Some(Self { ram, swap: bytes("SwapTotal").unwrap_or(0), low: low / 5 * 2 + low % 5 * 2 / 5 })
+        let direct = bytes("LowTotal").unwrap_or(ram);
+        let low = direct / 5 * 2 + direct % 5 * 2 / 5;
+        Some(Self { ram, swap: bytes("SwapTotal").unwrap_or(0), direct, low })
     }
 
     /// RAM and swap.
-    pub(super) fn both(&self) -> u64 {
+    pub(crate) fn both(&self) -> u64 {
         self.ram.saturating_add(self.swap)
     }
 }
@@ -48,7 +51,7 @@ impl Memory {
 ///
 /// # Errors
 /// When the kernel does not say.
-pub(super) fn threads_max() -> Result<u64, Error> {
+pub(crate) fn threads_max() -> Result<u64, Error> {
     text(THREADS)?.trim().parse().map_err(|_| Error::Silent { path: THREADS, what: "a number" })
 }
 
@@ -57,7 +60,7 @@ pub(super) fn threads_max() -> Result<u64, Error> {
 ///
 /// # Errors
 /// When `/proc/cpuinfo` cannot be read.
-pub(super) fn power() -> Result<Option<u64>, Error> {
+pub(crate) fn power() -> Result<Option<u64>, Error> {
     let known = cfg!(any(target_arch = "x86", target_arch = "x86_64"));
     Ok(if known { power_of(&text(CPUINFO)?) } else { None })
 }
@@ -83,10 +86,10 @@ mod tests {
     #[test]
     fn low_memory_is_forty_per_cent_of_what_the_kernel_can_use_directly() {
         let memory = Memory::parse("MemTotal:        1000 kB\nSwapTotal:        500 kB\n").unwrap();
-        assert_eq!(memory, Memory { ram: 1_024_000, swap: 512_000, low: 409_600 });
+        assert_eq!(memory, Memory { ram: 1_024_000, swap: 512_000, direct: 1_024_000, low: 409_600 });
         assert_eq!(memory.both(), 1_536_000);
         let old = Memory::parse("MemTotal: 4000 kB\nLowTotal: 800 kB\n").unwrap();
-        assert_eq!(old, Memory { ram: 4_096_000, swap: 0, low: 327_680 });
+        assert_eq!(old, Memory { ram: 4_096_000, swap: 0, direct: 819_200, low: 327_680 });
         assert_eq!(Memory::parse("MemFree: 5 kB\n"), None);
         assert_eq!(Memory::parse("MemTotal: 7 kB\n").unwrap().low, 2867);
     }

@@ -9,7 +9,7 @@
 mod burden;
 pub mod calc;
 mod error;
-mod host;
+pub(crate) mod host;
 pub mod memory;
 pub mod nnc;
 pub mod oversell;
@@ -76,7 +76,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Says it on standard error; a text of others' making cannot steer the terminal.
-fn complain(kind: &str, text: &str) {
+pub(crate) fn complain(kind: &str, text: &str) {
     let safe: String =
         text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
     // Errors begin with a small letter; a capital one begins a sentence that is an interface itself.

@@ -1,4 +1,4 @@
-//! The words of the tools that read the table of beancounters.
+//! The words of the tools that read the table of beancounters, and of those that make configurations fit.
 
 use super::line::{Candidate, Proposal, containers};
 use super::sources::Sources;
@@ -36,6 +36,30 @@ const VZNNC: Options = &[
     ("-f", "descriptor of the connection"),
     ("--help", "help"),
 ];
+const VZCFGVALIDATE: Options = &[
+    ("--repair", "mend what does not fit"),
+    ("--interactive", "ask for each whether to mend it"),
+    ("--vswap", "as a configuration of RAM and swap, or of beancounters"),
+    ("--help", "help"),
+];
+const VZSPLIT: Options = &[
+    ("--number", "how many containers"),
+    ("--file", "the name of the sample to write"),
+    ("--swap", "count with so much swap"),
+    ("--vswap", "limit RAM and swap, or each beancounter"),
+    ("--help", "help"),
+];
+const VZCFGSCALE: Options = &[
+    ("--all", "scale everything"),
+    ("--cpu-only", "scale CPU units and caps"),
+    ("--disk-only", "scale disk space and inodes"),
+    ("--ubc-only", "scale RAM, swap and beancounters"),
+    ("--network-only", "scale bandwidth"),
+    ("--remove", "leave out what belongs to one container"),
+    ("--validate", "write nothing that is not valid"),
+    ("--output-file", "where to write"),
+    ("--help", "help"),
+];
 
 /// What may stand at the cursor in a line of one of these tools; `None` when it is none of them.
 pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current: &str) -> Option<Proposal> {
@@ -65,6 +89,32 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
         "vzpid" if dashed => listed(VZPID),
         "vznnc" if dashed => listed(VZNNC),
         "vzpid" | "vznnc" => nothing(),
+        "vzcfgvalidate" | "vzsplit" | "vzcfgscale" => configuration(program, before.last().copied(), current),
         _ => return None,
     })
+}
+
+fn configuration(program: &str, last: Option<&str>, current: &str) -> Proposal {
+    let options = match program {
+        "vzcfgvalidate" => VZCFGVALIDATE,
+        "vzsplit" => VZSPLIT,
+        _ => VZCFGSCALE,
+    };
+    let words = |words: Options| {
+        Proposal::Words(words.iter().map(|(word, about)| Candidate::new(*word, *about)).collect())
+    };
+    match (program, last) {
+        ("vzcfgvalidate", Some("-v")) | ("vzsplit", Some("-v")) | (_, Some("--vswap")) => {
+            words(&[("yes", "RAM and swap"), ("no", "beancounters")])
+        }
+        ("vzcfgscale", Some("-o" | "--output-file")) => Proposal::Paths,
+        ("vzsplit", Some("-n" | "-f" | "-s" | "--number" | "--file" | "--swap")) => words(&[]),
+        ("vzcfgscale", Some("-a" | "-c" | "-d" | "-u" | "-n")) => words(&[]),
+        ("vzcfgscale", Some("--all" | "--cpu-only" | "--disk-only" | "--ubc-only" | "--network-only")) => {
+            words(&[])
+        }
+        ("vzsplit", _) => words(options),
+        _ if current.starts_with('-') => words(options),
+        _ => Proposal::Paths,
+    }
 }

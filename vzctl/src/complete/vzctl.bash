@@ -1,4 +1,4 @@
-# bash completion for vzctl, vzlist, vztmpl and the tools that check the node.
+# bash completion for vzctl, vzlist, vztmpl and the tools beside them.
 # Made by: vzctl completion bash >/etc/bash_completion.d/vzctl
 
 _vzctl() {
@@ -25,4 +25,4 @@ _vzctl() {
     fi
 }
 
-complete -F _vzctl vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc
+complete -F _vzctl vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale
