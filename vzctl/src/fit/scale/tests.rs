@@ -121,6 +121,20 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn any_text_is_scaled_or_refused(
+        lines in prop::collection::vec("(KMEMSIZE|DISKSPACE|CPULIMIT|CPUUNITS|RATE|X)?=?\"?[0-9a-zA-Z:.]{0,24}\"?", 0..6),
+    ) {
+        let factor = Factor::parse("1.5");
+        let factors = Factors { ubc: factor, cpu: factor, disk: factor, net: factor };
+        if let Ok(scaled) = plan::scale(&view(&lines.join("\n")), &factors) {
+            let options = Changes::from_options(Verb::Set, &scaled.options);
+            prop_assert!(options.is_ok(), "{:?}: {:?}", scaled.options, options);
+        }
+    }
+}
+
 fn program(paths: &Paths, line: &str) -> (Result<Outcome, String>, Session) {
     let mut session = Session::default();
     let result = session.run(|talk| run(&words(line), paths, talk));

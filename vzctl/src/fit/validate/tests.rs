@@ -228,6 +228,17 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn any_text_is_judged(lines in prop::collection::vec("(KMEMSIZE|PHYSPAGES|NUMFILE|CPUUNITS|RATE|X)?=?\"?[0-9a-zA-Z:.]{0,24}\"?", 0..6)) {
+        let text = lines.join("\n");
+        let (outcome, _, after) = program("-r", &text);
+        prop_assert!(outcome.unwrap() == Outcome::Good || after == text);
+        let (outcome, _, _) = program("-v no", &format!("{}\n{text}\n", sample("basic")));
+        prop_assert!(outcome.is_ok());
+    }
+}
+
 /// Runs the program on a file of this text; what it is then is returned too.
 fn program(options: &str, text: &str) -> (Result<Outcome, Error>, Session, String) {
     let (dir, paths) = node();
