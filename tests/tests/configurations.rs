@@ -152,3 +152,36 @@ fn repairs_are_made_with_consent() {
         assert_eq!(in_force(node, &ve, "physpages.l"), "4096");
     });
 }
+
+#[test]
+fn a_start_looks_at_the_configuration_as_vz_conf_says() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.add_conf("PHYSPAGES=\"5:4096\"\nSWAPPAGES=\"6:0\"\n");
+        let faulty = ve.conf();
+        let wrong = "Error: physpages.bar should be = 0 (currently, 5)";
+        node.set_conf("VALIDATE_MODE", "none");
+        ve.ok("start", &[]).never_says(wrong);
+        node.set_conf("VALIDATE_MODE", "error");
+        let refused = ve.run("restart", &[]).exits(35);
+        assert!(refused.stderr.contains(wrong) && refused.stderr.contains("vzcfgvalidate -r"), "{refused}");
+        ve.is("exist mounted running");
+        ve.ok("stop", &["--fast"]);
+        ve.run("start", &[]).exits(35);
+        ve.is("exist unmounted down");
+        node.set_conf("VALIDATE_MODE", "warning");
+        let told = ve.ok("start", &[]);
+        assert!(told.stderr.contains(wrong), "{told}");
+        assert_eq!(ve.conf(), faulty);
+        ve.ok("stop", &["--fast"]);
+        node.set_conf("VALIDATE_MODE", "fix");
+        let told = ve.ok("start", &[]);
+        assert!(told.stderr.contains(wrong) && told.stderr.contains("set to 0"), "{told}");
+        assert_eq!(
+            [ve.conf_value("PHYSPAGES").unwrap(), ve.conf_value("SWAPPAGES").unwrap()],
+            ["0:4096", "0"]
+        );
+        node.set_conf("VALIDATE_MODE", "error");
+        ve.ok("restart", &[]);
+    });
+}

@@ -6,11 +6,12 @@ use crate::params::{Kind, Origin, by_key};
 use crate::{ConfFile, NetIf, Pair, VeIp};
 
 /// Keys of vz.conf that are no parameters of a VE but are checked all the same.
-const NODE_KEYS: [(&str, Kind); 8] = [
+const NODE_KEYS: [(&str, Kind); 9] = [
     ("LOGGING", Kind::YesNo),
     ("IPV6", Kind::YesNo),
     ("SKIP_ARPDETECT", Kind::YesNo),
     ("ERROR_ON_ARPFAIL", Kind::YesNo),
+    ("VALIDATE_MODE", Kind::OneOf(&["none", "warning", "error", "fix"])),
     ("TEMPLATE", Kind::Path),
     ("LOCKDIR", Kind::Path),
     ("DUMPDIR", Kind::Path),

@@ -13,6 +13,7 @@ use vzconf::{Exit, params};
 use vzsys::process::Ended;
 
 use crate::cli::{CreateOptions, SetMode, SetOptions, Setting, StartOptions, StopOptions, Verb};
+use crate::fit::validate::at_start;
 use crate::report::{Report, status_json};
 
 /// Does what the verb says; the value is the exit code.
@@ -31,7 +32,7 @@ pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
             mount::umount(ve)?;
             ve.say(0, "Container is unmounted");
         }
-        Verb::Start(options) => start::start(ve, start_options(*options))?,
+        Verb::Start(options) => start_verb(ve, *options)?,
         Verb::Stop(options) => stop_verb(ve, *options)?,
         Verb::Restart(stop, start) => restart(ve, *stop, *start)?,
         Verb::Status { json } => status(ve, *json, report),
@@ -68,6 +69,13 @@ fn stop_options(options: StopOptions) -> stop::Options {
     stop::Options { fast: options.fast, skip_umount: options.skip_umount }
 }
 
+fn start_verb(ve: &mut Ve<'_>, options: StartOptions) -> Result<(), Error> {
+    if ve.running().is_none() {
+        at_start::validate(ve)?;
+    }
+    start::start(ve, start_options(options))
+}
+
 fn stop_verb(ve: &Ve<'_>, options: StopOptions) -> Result<(), Error> {
     if stop::stop(ve, stop_options(options))? == Stopped::Already {
         ve.say(0, "Unable to stop: container is not running");
@@ -75,8 +83,9 @@ fn stop_verb(ve: &Ve<'_>, options: StopOptions) -> Result<(), Error> {
     Ok(())
 }
 
-fn restart(ve: &Ve<'_>, stop: StopOptions, start: StartOptions) -> Result<(), Error> {
+fn restart(ve: &mut Ve<'_>, stop: StopOptions, start: StartOptions) -> Result<(), Error> {
     start::check_restart(ve, start_options(start))?;
+    at_start::validate(ve)?;
     ve.say(0, "Restarting container");
     stop::stop(ve, stop_options(stop))?;
     start::start(ve, start_options(start))

@@ -1,5 +1,6 @@
 //! vzcfgvalidate(8): whether the limits of a configuration fit to one another and to the node; mends them if wanted.
 
+pub mod at_start;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -7,7 +8,7 @@ mod tests;
 use std::path::Path;
 
 use vzconf::params::{Origin, by_key};
-use vzconf::{ConfFile, Config, Paths};
+use vzconf::{Config, Paths};
 
 use self::rules::{Finding, Grade};
 use super::limits::{Limits, of_key};
@@ -51,7 +52,8 @@ pub fn run(words: &[String], paths: &Paths, talk: &mut Talk<'_>) -> Result<Outco
     let before = Limits::of(&subject.config(&global));
     let node = Node::of(Memory::read()?);
     let mut validation = Validation::new(before.clone(), mending, talk);
-    validation.text(&subject);
+    validation.lines(&subject);
+    validation.values(&subject);
     validation.limits(&facts(&subject, &global, vswap, node))?;
     let Validation { limits, unfit, .. } = validation;
     if unfit {
@@ -153,14 +155,17 @@ impl<'t, 'a> Validation<'t, 'a> {
         Self { limits, mending, declined: Vec::new(), unfit: false, talk }
     }
 
-    /// What the file says that no verb would read. Of limits that is an error: they would not be there.
-    fn text(&mut self, subject: &Subject) {
-        let file: &ConfFile = &subject.file;
-        for line in file.stray_lines() {
+    /// Lines that nobody reads.
+    fn lines(&mut self, subject: &Subject) {
+        for line in subject.file.stray_lines() {
             let path = subject.path.display();
             self.talk.complain(&format!("WARNING: {path}:{line}: not a KEY=value line, ignored"));
         }
-        for (key, value) in file.entries().filter(|(_, value)| !value.is_empty()) {
+    }
+
+    /// Values that nobody understands. Of limits that is an error: they would not be there.
+    fn values(&mut self, subject: &Subject) {
+        for (key, value) in subject.file.entries().filter(|(_, value)| !value.is_empty()) {
             let Some(param) = by_key(key) else { continue };
             let Err(allowed) = param.kind.canonical(value, Origin::File) else { continue };
             let limit = of_key(key).is_some();

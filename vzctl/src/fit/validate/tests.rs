@@ -1,9 +1,9 @@
 use std::fs;
 
 use proptest::prelude::*;
-use vzconf::Pair;
 use vzconf::samples::SHIPPED;
 use vzconf::units::UNLIMITED;
+use vzconf::{ConfFile, Pair};
 
 use super::super::testing::{Session, limits, node, sample, words};
 use super::*;
