@@ -12,6 +12,7 @@
 //!      ├── standing                  which limits hold on this host
 //!      ├── DevicePolicy::apply       what it may open
 //!      ├── Usage::read               what it uses, for lists
+//!      ├── Memory, Cpus, CpuTime     what it uses and may use, for its own /proc
 //!      ├── Reading::of_cgroup        what it uses, for the table: about ten files
 //!      ├── Reading::of_init          the rows without a cgroup file, by a few files of init
 //!      └── Reading::of_all           the same, and all that takes a walk through the VE
@@ -27,6 +28,7 @@
 
 mod beancounter;
 mod configured;
+mod cpus;
 mod devices;
 mod disk;
 mod error;
@@ -40,6 +42,7 @@ mod limit_apply;
 mod limit_plan;
 mod limit_undo;
 mod limits;
+mod memory;
 mod mountinfo;
 pub mod node_text;
 mod population;
@@ -56,6 +59,7 @@ mod ve_cgroup;
 
 pub use beancounter::{Beancounter, Counter};
 pub use configured::configured;
+pub use cpus::Cpus;
 pub use devices::DevicePolicy;
 pub use disk::Disk;
 pub use error::{Error, Result};
@@ -68,6 +72,7 @@ pub use limit_apply::Applied;
 pub use limit_plan::Unenforced;
 pub use limit_undo::Undo;
 pub use limits::{Limits, Param, Selection};
+pub use memory::{Memory, Parts};
 pub use reading::{Count, Reading};
 pub use record::Record;
 pub use resource::{Counted, Resource};

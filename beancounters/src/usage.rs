@@ -44,7 +44,7 @@ impl Usage {
             physpages,
             physpages_peak,
             swappages,
-            cpu: cpu(ve),
+            cpu: CpuTime::of(ve),
         }
     }
 
@@ -74,6 +74,14 @@ fn memory(ve: &VeCgroup) -> (u64, Option<u64>, Option<u64>) {
         pages(if ve.v1_dir(Controller::Memory).is_some() { n.saturating_sub(held) } else { n })
     });
     (pages(held), peak, swap)
+}
+
+impl CpuTime {
+    /// What the VE has used since its start: one file, or two.
+    #[must_use]
+    pub fn of(ve: &VeCgroup) -> CpuTime {
+        cpu(ve)
+    }
 }
 
 fn cpu(ve: &VeCgroup) -> CpuTime {

@@ -1,4 +1,4 @@
-//! What a VE is told of itself by its supervisor.
+//! What a VE is told of itself, by its supervisor and in its files.
 
 use std::time::Duration;
 
@@ -78,6 +78,30 @@ impl Counts {
         self.count(Depth::Full).map(|own| beancounters::text::user_beancounters(&[own]))
     }
 
+    /// The same as `bc/resources` has it.
+    #[must_use]
+    pub fn resources(&self) -> Option<String> {
+        self.count(Depth::Full).map(|own| beancounters::text::bc_resources(&[own]))
+    }
+
+    /// The same as `bc/CTID/resources` has it.
+    #[must_use]
+    pub fn own_resources(&self) -> Option<String> {
+        self.count(Depth::Full).map(|own| beancounters::text::resources_of(&own))
+    }
+
+    /// Load averages in 65536ths.
+    #[must_use]
+    pub fn loads(&self) -> [u64; 3] {
+        self.load.as_ref().map_or([0; 3], |(_, load)| load.fixed())
+    }
+
+    /// How many processes ran when they were counted last.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.load.as_ref().map_or(0, |(_, load)| load.active())
+    }
+
     /// Its numbers for sysinfo(2).
     #[must_use]
     pub fn figures(&self) -> Option<Figures> {
@@ -93,7 +117,7 @@ impl Counts {
         let (swap, swap_free) = amount(Resource::Swappages, of_host(host.totalswap));
         Some(Figures {
             uptime: self.uptime(),
-            loads: self.load.as_ref().map_or([0; 3], |(_, load)| load.fixed()),
+            loads: self.loads(),
             ram,
             // What the host has not, nobody has.
             ram_free: ram_free.min(of_host(host.freeram)),

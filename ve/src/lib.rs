@@ -34,6 +34,7 @@ pub mod start;
 pub mod state;
 pub mod stop;
 pub mod tree;
+pub mod views;
 mod wait;
 
 pub use error::{Error, Result, describe};

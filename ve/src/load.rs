@@ -13,12 +13,13 @@ const MINUTES: [f64; 3] = [1.0, 5.0, 15.0];
 #[derive(Debug)]
 pub(crate) struct Load {
     averages: [f64; 3],
+    active: usize,
     due: Instant,
 }
 
 impl Load {
     pub(crate) fn new() -> Self {
-        Self { averages: [0.0; 3], due: Instant::now() + EVERY }
+        Self { averages: [0.0; 3], active: 0, due: Instant::now() + EVERY }
     }
 
     /// How long until it is to be counted again.
@@ -37,10 +38,16 @@ impl Load {
 
     #[allow(clippy::cast_precision_loss)] // no VE has 2^52 processes
     fn add(&mut self, active: usize) {
+        self.active = active;
         for (average, minutes) in self.averages.iter_mut().zip(MINUTES) {
             let kept = (-EVERY.as_secs_f64() / (minutes * 60.0)).exp();
             *average = *average * kept + active as f64 * (1.0 - kept);
         }
+    }
+
+    /// How many there were when they were counted last.
+    pub(crate) fn active(&self) -> usize {
+        self.active
     }
 
     /// In 65536ths.

@@ -37,7 +37,8 @@ pub enum Task {
     },
 }
 
-/// `vzmon` to the supervisor of its VE, which outlives it. The socket that it listens at comes with this.
+/// `vzmon` to whoever answers what its VE asks, and outlives it. For a supervisor the socket that it listens at comes
+/// with this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// Whose calls it answers.
@@ -74,6 +75,8 @@ pub enum FromMonitor {
     Cloned {
         /// Its pid on the host.
         pid: i32,
+        /// Whether it gets files of its own in `/proc`.
+        views: bool,
     },
     /// Its mounts, console and names are ready.
     Furnished,
@@ -99,13 +102,13 @@ impl Monitor {
         Ok(Self { channel })
     }
 
-    /// The pid of the cloned init.
+    /// The pid of the cloned init, and whether it gets files of its own in `/proc`.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn cloned(&self) -> Result<i32, LaunchError> {
+    pub fn cloned(&self) -> Result<(i32, bool), LaunchError> {
         match self.next()? {
-            FromMonitor::Cloned { pid } => Ok(pid),
+            FromMonitor::Cloned { pid, views } => Ok((pid, views)),
             other => Err(unexpected(&other)),
         }
     }

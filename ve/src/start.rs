@@ -31,6 +31,7 @@ use crate::net;
 use crate::node::Ve;
 use crate::scripts;
 use crate::state::State;
+use crate::views::View;
 use crate::wait;
 
 /// How to start.
@@ -48,6 +49,8 @@ pub struct Options {
 const WAIT: Duration = Duration::from_secs(3600);
 /// For what only the kernel can explain.
 const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
+const NO_VIEWS: &str =
+    "WARNING: this kernel has no FUSE: /proc shows the memory and the processors of the host";
 const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 /// Files of the kernel that are nobody's business in a VE.
 const MASKED: [&str; 11] = [
@@ -184,7 +187,10 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     confine::tell(ve, &plan.confinement);
     let (monitor, monitor_ref) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
-    let pid = monitor.cloned().map_err(launch_failed)?;
+    let (pid, views) = monitor.cloned().map_err(launch_failed)?;
+    if !views {
+        ve.say(-1, NO_VIEWS);
+    }
     fault::point("start.cloned");
     let (init, net) = match furnish(ve, pid, ids, &found) {
         Ok(furnished) => furnished,
@@ -297,6 +303,7 @@ fn plan(
         cgroup_unified: cgroup.v2_dir(),
         cgroup_view: view(found.guest.init),
         devices: confine::devices(&ve.config, ve.ctid)?,
+        views: View::ALL.map(|view| (view.name().to_owned(), view.place().into())).into(),
         masked: paths(&MASKED),
         read_only: if ids.is_some() { Vec::new() } else { paths(&PRIVILEGED_READ_ONLY) },
         run_files: guest::run_files(ve, found),
@@ -455,7 +462,7 @@ fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
     let Prepared { ids, plan, made, .. } = prepare(ve, Options::default(), Scripts::Skip)?;
     let (monitor, _) = monitor.order(Task::Launch(Box::new(plan.clone())))?;
     let launch_failed = launch_failed(ve.ctid);
-    let pid = monitor.cloned().map_err(launch_failed)?;
+    let (pid, _) = monitor.cloned().map_err(launch_failed)?;
     let what = || format!("cannot enter container {}", ve.ctid);
     let pidfd = PidFd::open(pid).doing(Exit::System, what)?;
     let pidfd = pidfd.ok_or_else(|| Error::refused(Exit::EnvCreate, what()))?;

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use ve::monitor::{Charge, FromMonitor, Order, Task, ToMonitor};
 use vzsys::channel::Channel;
+use vzsys::fuse::Connection;
 use vzsys::launch::{self, FromInit, LaunchError, LaunchPlan, Stage, ToInit, Waiting};
 use vzsys::process::ProcRef;
 use vzsys::{Result, SysError, join, spawn};
@@ -60,8 +61,13 @@ type Taken = Option<(Init, Option<OwnedFd>)>;
 
 fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, LaunchError> {
     raise_limits();
-    let waiting = launch::clone_init(plan)?;
-    let started = supervise(order, plan, waiting.pid).and_then(|()| escort(&waiting, vzctl, &order.run_dir));
+    // A VE without views is better than none.
+    let (connection, views) = crate::views::open().map_or((None, None), |(a, b)| (Some(a), Some(b)));
+    let waiting = launch::clone_init(plan, views.as_ref())?;
+    drop(views);
+    let started = announce(&waiting, vzctl, connection.is_some())
+        .and_then(|()| serve(order, plan, waiting.pid, connection))
+        .and_then(|()| escort(&waiting, vzctl, &order.run_dir));
     if !matches!(started, Ok(Some(_))) {
         let _ = waiting.pidfd.signal(Signal::KILL);
         let _ = waiting.pidfd.reap();
@@ -71,15 +77,25 @@ fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Resu
     Ok(Some((Init::Child(waiting.pidfd, init), console)))
 }
 
-/// Before the first session can come, and before init is released.
-fn supervise(order: &Order, plan: &LaunchPlan, init: i32) -> std::result::Result<(), LaunchError> {
-    if !plan.confinement.trapped.any() {
-        return Ok(());
-    }
+/// `vzctl` sets the network up meanwhile.
+fn announce(init: &Waiting, vzctl: &Channel, views: bool) -> std::result::Result<(), LaunchError> {
+    vzctl.send(&FromMonitor::Cloned { pid: init.pid, views }, None).map_err(failed)
+}
+
+/// Who answers what the VE asks: init looks its views up at once, and the supervisor has to be there before the first
+/// session can come, and before init is released.
+fn serve(
+    order: &Order,
+    plan: &LaunchPlan,
+    init: i32,
+    views: Option<Connection>,
+) -> std::result::Result<(), LaunchError> {
+    let trapped = plan.confinement.trapped;
     let begun = ProcRef::of(init).and_then(|init| {
         let base = plan.ids.map_or(0, |ids| ids.base);
-        let load = plan.confinement.trapped.sysinfo;
-        supervisor::begin(&Charge { ctid: order.ctid, run_dir: order.run_dir.clone(), init, base, load })
+        let charge = |load| Charge { ctid: order.ctid, run_dir: order.run_dir.clone(), init, base, load };
+        views.map_or(Ok(()), |connection| crate::views::begin(connection, charge(true)))?;
+        if trapped.any() { supervisor::begin(&charge(trapped.sysinfo)) } else { Ok(()) }
     });
     begun.map_err(|error| LaunchError { stage: Stage::Confine, error: error.to_string() })
 }
@@ -102,7 +118,6 @@ fn escort(
     vzctl: &Channel,
     run_dir: &Path,
 ) -> std::result::Result<Option<Option<OwnedFd>>, LaunchError> {
-    vzctl.send(&FromMonitor::Cloned { pid: init.pid }, None).map_err(failed)?;
     let mut console = None;
     let mut released = false;
     loop {

@@ -8,6 +8,7 @@
 mod console;
 mod launch;
 mod supervisor;
+mod views;
 mod watch;
 
 /// The program: a monitor, or the supervisor that a monitor starts.

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod elsewhere;
 pub mod error;
 pub mod fault;
+pub mod fuse;
 pub mod idmap;
 pub mod join;
 pub mod launch;

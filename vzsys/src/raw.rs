@@ -429,7 +429,7 @@ pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
 ///
 /// # Errors
 /// The errno of close_range(2).
-pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<()> {
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<()> {
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
     kept.retain(|number| *number >= 3);
     kept.sort_unstable();

@@ -10,25 +10,30 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
+use super::init::Trees;
 use super::{CgroupView, LaunchPlan, RunFile, RunFileKind};
 use crate::error::{Call, Result, SysError};
 use crate::mount::{Detached, Opt, QUIET};
+
+/// Where a VE has its own numbers, by the names of OpenVZ's kernel.
+const VIEWS: &str = "/run/vz/proc";
 
 /// Changes the root to the VE's and mounts what a guest expects to find.
 ///
 /// Everything is put in place *after* the change of root and after the host's tree is gone: a symbolic link
 /// in the template then leads nowhere but into the VE.
-pub(super) fn furnish(plan: &LaunchPlan, root: &Detached, dev: &Detached) -> Result<()> {
+pub(super) fn furnish(plan: &LaunchPlan, trees: Trees<'_>) -> Result<()> {
     // Made first: the kernel allows a new procfs and sysfs in a user namespace only while a fully visible
     // one is mounted, as the host's are.
     let proc = Detached::new("proc", "proc", &[], QUIET)?;
     let sys = Detached::new("sysfs", "sysfs", &[], QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-    change_root(root)?;
+    change_root(trees.root)?;
     put(proc, "/proc")?;
     put(sys, "/sys")?;
     mount_point("/dev")?;
-    dev.attach(Path::new("/dev"))?;
-    mount_rest(plan)
+    trees.dev.attach(Path::new("/dev"))?;
+    mount_rest(plan)?;
+    trees.views.map_or(Ok(()), |views| put_views(plan, views))
 }
 
 /// `root` was copied on the host's side: the VE's ids need no way to where it is mounted there, and a
@@ -62,6 +67,17 @@ fn mount_rest(plan: &LaunchPlan) -> Result<()> {
     }
     for path in &plan.masked {
         mask(path)?;
+    }
+    Ok(())
+}
+
+/// The directory of views, and its files over the kernel's. What this kernel does not have needs no other.
+fn put_views(plan: &LaunchPlan, views: &Detached) -> Result<()> {
+    mount_point("/run/vz")?;
+    mount_point(VIEWS)?;
+    views.attach(Path::new(VIEWS))?;
+    for (name, place) in plan.views.iter().filter(|(_, place)| place.exists()) {
+        Detached::copy_of(&Path::new(VIEWS).join(name), false)?.attach(place)?;
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub(super) struct Trees<'a> {
     pub(super) root: &'a Detached,
     /// Its /dev.
     pub(super) dev: &'a Detached,
+    /// Its views, if it gets some.
+    pub(super) views: Option<&'a Detached>,
 }
 
 /// Child, inside its namespaces. Never returns: becomes init, or reports why not and exits.
@@ -50,8 +52,10 @@ fn furnish_and_wait(
     enter_time_namespace().at(Stage::Time)?;
     // From here on paths of the VE are looked up: a link of its to /proc/self/fd/N must find nothing but
     // what is its own.
-    raw::close_all_but(&[channel.as_fd(), trees.root.as_fd(), trees.dev.as_fd()]).at(Stage::Mounts)?;
-    furnish::furnish(plan, trees.root, trees.dev).at(Stage::Mounts)?;
+    let mut kept = vec![channel.as_fd(), trees.root.as_fd(), trees.dev.as_fd()];
+    kept.extend(trees.views.map(AsFd::as_fd));
+    raw::close_all_but(&kept).at(Stage::Mounts)?;
+    furnish::furnish(plan, trees).at(Stage::Mounts)?;
     raw::close_all_but(&[channel.as_fd()]).at(Stage::Mounts)?;
     let master = console::open_console().at(Stage::Console)?;
     channel.send(&FromInit::Console, Some(master.as_fd())).at(Stage::Console)?;

@@ -110,6 +110,9 @@ pub struct LaunchPlan {
     pub cgroup_view: CgroupView,
     /// Device nodes below `/dev`, besides the usual ones.
     pub devices: Vec<Device>,
+    /// Names of files in the views' file system, and the paths that they are put on.
+    #[serde(default)]
+    pub views: Vec<(String, PathBuf)>,
     /// Paths hidden from the VE: files by `/dev/null`, directories by an empty read-only one.
     pub masked: Vec<PathBuf>,
     /// Paths made read-only.
@@ -231,11 +234,12 @@ const NAMESPACES: libc::c_int =
     libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
 
 /// Clones init by the plan and writes its id maps. The caller must be single-threaded and root; it
-/// becomes init's parent. Does not wait for init to be furnished.
+/// becomes init's parent. Does not wait for init to be furnished. `views` is a file system that is served from now on:
+/// init looks its files up.
 ///
 /// # Errors
 /// The stage and call that failed; nothing is left behind.
-pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError> {
+pub fn clone_init(plan: &LaunchPlan, views: Option<&Detached>) -> std::result::Result<Waiting, LaunchError> {
     let dev = devices::make(plan).at(Stage::Devices)?;
     let root = Detached::copy_of(&plan.root, true).at(Stage::Mounts)?;
     let (tasks, unified) = open_cgroups(plan).at(Stage::Cgroups)?;
@@ -259,7 +263,7 @@ pub fn clone_init(plan: &LaunchPlan) -> std::result::Result<Waiting, LaunchError
     match cloned.at(Stage::Clone)? {
         Cloned::Child => {
             drop(ours);
-            init::run(plan, init::Trees { root: &root, dev: &dev }, tasks, &theirs)
+            init::run(plan, init::Trees { root: &root, dev: &dev, views }, tasks, &theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             let waiting = Waiting { pid, pidfd: PidFd::from_fd(pidfd), channel: ours };

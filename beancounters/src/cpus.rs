@@ -1,0 +1,63 @@
+//! The CPUs that a VE sees.
+use vzconf::Mask;
+
+use crate::hierarchy::Controller;
+use crate::knob;
+use crate::ve_cgroup::VeCgroup;
+
+/// CPUs of the host, by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cpus(Vec<u32>);
+
+impl Cpus {
+    /// Of those that the VE may run on, as many as its cap is worth, a part of one counted as one. Empty when nothing
+    /// is known.
+    #[must_use]
+    pub fn of(ve: &VeCgroup) -> Cpus {
+        let mask = ve
+            .file(Controller::Cpuset, "cpuset.effective_cpus", "cpuset.cpus.effective")
+            .and_then(|file| knob::read(&file).ok())
+            .filter(|text| !text.is_empty())
+            .or_else(|| knob::read(std::path::Path::new("/sys/devices/system/cpu/online")).ok());
+        let mask: Option<Mask> = mask.and_then(|text| text.parse().ok());
+        let mut cpus: Vec<u32> = mask.iter().flat_map(Mask::iter).collect();
+        if let Some(worth) = cap(ve) {
+            cpus.truncate(usize::try_from(worth).unwrap_or(usize::MAX).max(1));
+        }
+        Cpus(cpus)
+    }
+
+    /// Their numbers, ascending.
+    #[must_use]
+    pub fn numbers(&self) -> &[u32] {
+        &self.0
+    }
+}
+
+/// The cap in whole CPUs, rounded up.
+fn cap(ve: &VeCgroup) -> Option<u64> {
+    if let Some(dir) = ve.v1_dir(Controller::Cpu) {
+        let quota = knob::number(&dir.join("cpu.cfs_quota_us"))?;
+        return worth(quota, knob::number(&dir.join("cpu.cfs_period_us"))?);
+    }
+    let text = knob::read(&ve.v2_dir()?.join("cpu.max")).ok()?;
+    let (quota, period) = text.split_once(' ')?;
+    worth(quota.parse().ok()?, period.parse().ok()?)
+}
+
+fn worth(quota: u64, period: u64) -> Option<u64> {
+    (period > 0).then(|| quota.div_ceil(period))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_cpu_is_one() {
+        assert_eq!(worth(25_000, 100_000), Some(1));
+        assert_eq!(worth(150_000, 100_000), Some(2));
+        assert_eq!(worth(200_000, 100_000), Some(2));
+        assert_eq!(worth(1, 0), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! What a VE sees of itself in `/proc` and `/sys`.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use vztests::{Node, Ve, alive, on_node, skip, until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn with_views<'n>(node: &'n Node, number: u32, settings: &[&str]) -> Option<Ve<'n>> {
+    if !Path::new("/dev/fuse").exists() {
+        skip("FUSE");
+        return None;
+    }
+    let ve = node.tiny(number);
+    ve.ok("set", &[settings, &["--save"]].concat());
+    ve.start();
+    Some(ve)
+}
+
+/// The processes that serve a VE's views.
+fn servers(ve: &Ve<'_>) -> BTreeSet<i32> {
+    let name = format!("vzviews {}", ve.id);
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ours = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| name.starts_with(comm.trim_end()))
+    };
+    pids.filter(ours).collect()
+}
+
+fn kill(pid: i32) {
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+}
+
+/// A file of the VE as the host reaches it, without a process of the VE.
+fn from_outside(ve: &Ve<'_>, path: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/root{path}", ve.init().unwrap()))
+}
+
+fn field(text: &str, key: &str) -> u64 {
+    let line =
+        text.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("no {key} in\n{text}"));
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn memory_processors_and_time_are_its_own() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--ram", "64M", "--swap", "0", "--cpulimit", "50"]) else {
+            return;
+        };
+        let meminfo = ve.sh("cat /proc/meminfo");
+        assert_eq!((field(&meminfo, "MemTotal:"), field(&meminfo, "SwapTotal:")), (64 << 10, 0));
+        let free = field(&meminfo, "MemFree:");
+        assert!(free < 64 << 10 && free > 20 << 10, "{meminfo}");
+        assert_eq!(ve.sh("cat /proc/swaps | wc -l"), "1");
+        assert_eq!(ve.sh("grep -c ^processor /proc/cpuinfo"), "1");
+        assert_eq!(ve.sh("cat /sys/devices/system/cpu/online"), "0");
+        assert_eq!(ve.sh("grep -c '^cpu[0-9]' /proc/stat"), "1");
+        let up: f64 = ve.sh("cut -d' ' -f1 /proc/uptime").parse().unwrap();
+        assert!(up < 300.0, "{up} s, as long as the host?");
+        let clock: f64 = ve
+            .sh("cut -d' ' -f1 /proc/uptime; sleep 1; cut -d' ' -f1 /proc/uptime")
+            .lines()
+            .map(|t| t.parse::<f64>().unwrap())
+            .fold(0.0, |a, b| b - a);
+        assert!(clock > 0.9 && clock < 20.0, "{clock}");
+
+        // Memory that it takes is seen to be taken, and a new limit at once.
+        ve.sh("mkdir -p /tmp/m && mount -t tmpfs none /tmp/m && dd if=/dev/zero of=/tmp/m/f bs=1M count=16 2>/dev/null");
+        until("it is in use", SOON, || field(&ve.sh("cat /proc/meminfo"), "MemFree:") + (12 << 10) < free);
+        ve.ok("set", &["--ram", "96M", "--cpulimit", "0"]);
+        until("the new limit shows", SOON, || field(&ve.sh("cat /proc/meminfo"), "MemTotal:") == 96 << 10);
+        let host = std::thread::available_parallelism().unwrap().get();
+        until("all processors show", SOON, || ve.sh("grep -c ^processor /proc/cpuinfo") == host.to_string());
+    });
+}
+
+#[test]
+fn files_are_read_in_every_way() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
+        for file in ["meminfo", "cpuinfo", "stat", "uptime", "loadavg", "swaps", "vmstat"] {
+            let path = format!("/proc/{file}");
+            // cat of busybox uses sendfile(2), dd read(2), both in one go and in parts.
+            let sizes = ve.sh(&format!(
+                "cat {path} | wc -c; wc -c < {path}; dd if={path} bs=7 2>/dev/null | wc -c; stat -c %s {path}"
+            ));
+            let sizes: Vec<usize> = sizes.lines().map(|size| size.parse().unwrap()).collect();
+            let about = sizes[0].abs_diff(sizes[1]) <= 8 && sizes[1].abs_diff(sizes[2]) <= 8;
+            assert!(about && sizes[0] > 0 && sizes[3] == 0, "{file}: {sizes:?}");
+            assert!(ve.sh(&format!("dd if={path} bs=5 2>/dev/null")).bytes().all(|byte| byte != 0), "{file}");
+        }
+        assert_eq!(ve.sh("cat /proc/diskstats"), "");
+        ve.run("exec2", &["echo x > /proc/meminfo"]).exits(1);
+        let own = ve.sh("cat /run/vz/proc/user_beancounters");
+        assert!(
+            own.starts_with("Version: 2.5\n") && own.contains(&format!("{:>10}: kmemsize", ve.id)),
+            "{own}"
+        );
+        assert_eq!(own.lines().filter(|line| line.contains(':')).count(), 2, "nobody else's:\n{own}");
+        assert_eq!(ve.sh("stat -c %a /run/vz/proc /run/vz/proc/user_beancounters"), "500\n400");
+        assert_eq!(
+            ve.sh(&format!(
+                "grep -c numproc /run/vz/proc/bc/resources /run/vz/proc/bc/{}/resources | wc -l",
+                ve.id
+            )),
+            "2"
+        );
+        assert_eq!(ve.sh("find /run/vz/proc -name nosuch; ls /run/vz/proc | wc -l"), "11");
+    });
+}
+
+#[test]
+fn whoever_is_killed_and_whatever_is_frozen_reads_go_on() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
+        until("both are there", SOON, || servers(&ve).len() == 2);
+        let path = from_outside(&ve, "/proc/meminfo");
+        let (stop, reads, longest) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let begin = Instant::now();
+                        let text = fs::read_to_string(&path).unwrap();
+                        assert_eq!(field(&text, "MemTotal:"), 64 << 10);
+                        reads.fetch_add(1, Ordering::Relaxed);
+                        longest.fetch_max(
+                            u64::try_from(begin.elapsed().as_millis()).unwrap(),
+                            Ordering::Relaxed,
+                        );
+                    }
+                });
+            }
+            let more_reads = || {
+                let before = reads.load(Ordering::Relaxed);
+                until("it is read on", SOON, || reads.load(Ordering::Relaxed) > before + 200);
+            };
+            more_reads();
+            let monitor = ve.monitor().unwrap();
+            kill(monitor);
+            until("the monitor is gone", SOON, || !alive(monitor));
+            more_reads();
+            for _ in 0..3 {
+                for pid in servers(&ve) {
+                    kill(pid);
+                    until("it is replaced", SOON, || {
+                        let now = servers(&ve);
+                        now.len() == 2 && !now.contains(&pid)
+                    });
+                    more_reads();
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let longest = longest.load(Ordering::Relaxed);
+        println!("{} reads, the longest took {longest} ms", reads.load(Ordering::Relaxed));
+        assert!(longest < 5000, "a reader waited {longest} ms");
+        // A VE whose every process stands still.
+        ve.ok("set", &["--numproc", "300"]);
+        let cgroup = beancounters::VeCgroup::open(
+            &beancounters::Hierarchies::detect().unwrap(),
+            ve.id.parse().unwrap(),
+        );
+        let cgroup = cgroup.unwrap().unwrap();
+        cgroup.freeze(Instant::now() + SOON).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        cgroup.thaw().unwrap();
+        assert_eq!(field(&text, "MemTotal:"), 64 << 10);
+        ve.ok("stop", &["--fast"]);
+        until("nobody serves a VE that has ended", SOON, || servers(&ve).is_empty());
+    });
+}
+
+#[test]
+fn without_those_who_serve_reads_fail_and_nobody_hangs() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
+        let path = from_outside(&ve, "/proc/meminfo");
+        until("all are killed at once", SOON, || {
+            servers(&ve).into_iter().for_each(kill);
+            servers(&ve).is_empty()
+        });
+        let begin = Instant::now();
+        assert!(fs::read_to_string(&path).is_err());
+        assert!(begin.elapsed() < Duration::from_secs(2));
+        assert_eq!(ve.sh("echo alive"), "alive");
+        ve.ok("restart", &["--fast"]);
+        assert_eq!(field(&ve.sh("cat /proc/meminfo"), "MemTotal:"), 64 << 10);
+    });
+}
+
+#[test]
+fn load_is_that_of_its_own_processes() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
+        let session = ve.begin("exec", &["while :; do :; done"], b"");
+        let load = || ve.sh("cut -d' ' -f1 /proc/loadavg").parse::<f64>().unwrap();
+        until("the load rises", Duration::from_secs(60), || load() > 0.1);
+        ve.ok("stop", &["--fast"]);
+        let _ = session.finish();
+    });
+}

@@ -1,0 +1,153 @@
+//! What a VE sees of itself in `/proc` and `/sys`, where the kernel would show the host.
+//!
+//! Everything is read from the host's side: cgroups, the host's own `/proc`, clocks. Nothing that the VE has mounted is
+//! ever opened, and nothing waits for one of its processes.
+
+mod cpu;
+mod memory;
+
+use std::time::Duration;
+
+use beancounters::{CpuTime, Cpus, Hierarchies, Memory, VeCgroup};
+use vzconf::Ctid;
+
+use crate::inside::Counts;
+use crate::monitor::Charge;
+
+/// A file that a VE has in place of the kernel's, or of OpenVZ's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "proc(5) has them")]
+pub enum View {
+    Meminfo,
+    Cpuinfo,
+    Stat,
+    Uptime,
+    Loadavg,
+    Diskstats,
+    Swaps,
+    Vmstat,
+    /// `/sys/devices/system/cpu/online`
+    CpuOnline,
+    /// The VE's own block of the table.
+    UserBeancounters,
+    /// The same in the other format.
+    BcResources,
+    /// Of `bc/CTID`.
+    Resources,
+}
+
+impl View {
+    /// Those that are put in the places of the kernel's.
+    pub const ALL: [Self; 9] = [
+        Self::Meminfo,
+        Self::Cpuinfo,
+        Self::Stat,
+        Self::Uptime,
+        Self::Loadavg,
+        Self::Diskstats,
+        Self::Swaps,
+        Self::Vmstat,
+        Self::CpuOnline,
+    ];
+
+    /// Its name among the others.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Meminfo => "meminfo",
+            Self::Cpuinfo => "cpuinfo",
+            Self::Stat => "stat",
+            Self::Uptime => "uptime",
+            Self::Loadavg => "loadavg",
+            Self::Diskstats => "diskstats",
+            Self::Swaps => "swaps",
+            Self::Vmstat => "vmstat",
+            Self::CpuOnline => "cpu_online",
+            Self::UserBeancounters => "user_beancounters",
+            Self::BcResources | Self::Resources => "resources",
+        }
+    }
+
+    /// The file of the kernel that it stands for.
+    #[must_use]
+    pub fn place(self) -> String {
+        match self {
+            Self::CpuOnline => "/sys/devices/system/cpu/online".to_owned(),
+            other => format!("/proc/{}", other.name()),
+        }
+    }
+
+    /// Whether only root may read it.
+    #[must_use]
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::UserBeancounters | Self::BcResources | Self::Resources)
+    }
+}
+
+/// Makes the views of one VE, again and again.
+#[derive(Debug)]
+pub struct Views {
+    cgroup: VeCgroup,
+    counts: Counts,
+    init: i32,
+}
+
+impl Views {
+    /// Of this VE; `None` when its cgroups are gone.
+    #[must_use]
+    pub fn new(charge: &Charge) -> Option<Self> {
+        let cgroup = VeCgroup::open(&Hierarchies::detect().ok()?, Ctid::new(charge.ctid).ok()?).ok()??;
+        Some(Self { cgroup, counts: Counts::new(charge), init: charge.init.pid })
+    }
+
+    /// How long [`Views::tick`] can wait.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.counts.left()
+    }
+
+    /// Counts what is only known by counting regularly.
+    pub fn tick(&mut self) {
+        self.counts.tick();
+    }
+
+    /// What the file says now. Of a VE that is going away it says little.
+    #[must_use]
+    pub fn text(&self, view: View) -> String {
+        let memory = || Memory::read(&self.cgroup);
+        match view {
+            View::Meminfo => memory::meminfo(&memory(), &memory::Host::read()),
+            View::Swaps => memory::swaps(&memory(), &memory::Host::read()),
+            View::Vmstat => memory::vmstat(&memory(), &memory::Host::read()),
+            View::Cpuinfo => {
+                let host = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+                cpu::cpuinfo(&host, self.cpus().numbers())
+            }
+            View::CpuOnline => cpu::online(self.cpus().numbers().len()),
+            View::Stat => cpu::stat(&self.work()),
+            View::Uptime => cpu::uptime(&self.work()),
+            View::Loadavg => cpu::loadavg(&self.work(), self.counts.loads()),
+            // The disks are the host's; a VE has none.
+            View::Diskstats => String::new(),
+            View::UserBeancounters => self.counts.table().unwrap_or_default(),
+            View::BcResources => self.counts.resources().unwrap_or_default(),
+            View::Resources => self.counts.own_resources().unwrap_or_default(),
+        }
+    }
+
+    fn cpus(&self) -> Cpus {
+        Cpus::of(&self.cgroup)
+    }
+
+    fn work(&self) -> cpu::Work {
+        let CpuTime { user, system } = CpuTime::of(&self.cgroup);
+        cpu::Work {
+            cpus: self.cpus().numbers().len(),
+            user,
+            system,
+            uptime: cpu::clock(self.init),
+            threads: beancounters::Usage::numproc(&self.cgroup),
+            running: self.counts.running(),
+        }
+    }
+}

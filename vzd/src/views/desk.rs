@@ -1,0 +1,192 @@
+//! Answers requests, one after the other.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ve::monitor::Charge;
+use ve::views::{View, Views};
+use vzsys::fuse::Connection;
+
+use super::tree::{Kind, Tree};
+use super::wire::{self, Answer, ENOSYS, Read, Request, Wish};
+
+/// A VE that reads all the time has it counted no more often.
+const FRESH: Duration = Duration::from_millis(50);
+/// Longer than any text.
+const LONGEST: u64 = 1 << 22;
+/// As much text is kept for readers who come back for the rest. One that was forgotten gets the rest of a newer text.
+const KEPT: usize = 512 * 1024;
+const ENOENT: i32 = 2;
+const ENOTDIR: i32 = 20;
+const EISDIR: i32 = 21;
+
+/// What a request is answered.
+enum Reply {
+    Bytes(Answer),
+    /// A part of a text.
+    Text(Rc<str>, Read),
+    Errno(i32),
+    Silence,
+}
+
+/// Who answers.
+pub(super) struct Desk {
+    tree: Tree,
+    views: Option<Views>,
+    /// What was shown last.
+    last: BTreeMap<View, (Instant, Rc<str>)>,
+    /// What open files show, by their handles, the oldest first.
+    open: Vec<(u64, Rc<str>)>,
+    next: u64,
+}
+
+impl Desk {
+    pub(super) fn new(charge: &Charge) -> Self {
+        Self {
+            tree: Tree::new(charge.ctid, charge.base),
+            views: Views::new(charge),
+            last: BTreeMap::new(),
+            open: Vec::new(),
+            next: 1,
+        }
+    }
+
+    /// How long [`Desk::tick`] can wait.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.views.as_ref().and_then(Views::left)
+    }
+
+    /// Counts what has to be counted regularly.
+    pub(super) fn tick(&mut self) {
+        if let Some(views) = &mut self.views {
+            views.tick();
+        }
+    }
+
+    /// Answers the request in flight, if there is one.
+    pub(super) fn serve(&mut self, connection: &mut Connection) {
+        let request = connection.pending().and_then(Request::parse);
+        if let Some(Request { unique, node, wish }) = request {
+            if matches!(wish, Wish::Open | Wish::Attributes) && self.tree.is_file(node) {
+                connection.answer(&[&wire::reaches(node, LONGEST)]);
+            }
+            let reply = self.reply(node, wish);
+            let send = |errno, body: &[u8]| {
+                connection.answer(&[&wire::head(unique, errno, body.len()), body]);
+            };
+            match &reply {
+                Reply::Bytes(answer) => send(0, answer.bytes()),
+                Reply::Text(text, part) => send(0, slice(text, part)),
+                Reply::Errno(errno) => send(*errno, &[]),
+                Reply::Silence => {}
+            }
+        }
+        connection.answered();
+    }
+
+    fn reply(&mut self, node: u64, wish: Wish<'_>) -> Reply {
+        let Some(kind) = self.tree.kind(node) else { return self.without_node(wish) };
+        match (wish, kind) {
+            (Wish::Lookup(name), Kind::Directory) => self.lookup(node, name),
+            (Wish::Lookup(_) | Wish::OpenDirectory | Wish::ReadDirectory(_), Kind::File(_)) => {
+                Reply::Errno(ENOTDIR)
+            }
+            (Wish::Open | Wish::Read(_), Kind::Directory) => Reply::Errno(EISDIR),
+            (Wish::Attributes, _) => self
+                .tree
+                .attributes(node)
+                .map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::attributes(of))),
+            (Wish::Open, Kind::File(_)) => {
+                self.next += 1;
+                Reply::Bytes(Answer::opened(self.next))
+            }
+            (Wish::Read(part), Kind::File(view)) => Reply::Text(self.shown(view, &part), part),
+            (Wish::OpenDirectory, Kind::Directory) => Reply::Bytes(Answer::opened_directory()),
+            (Wish::ReadDirectory(part), Kind::Directory) => Reply::Bytes(self.list(node, &part)),
+            (other, _) => self.without_node(other),
+        }
+    }
+
+    fn without_node(&mut self, wish: Wish<'_>) -> Reply {
+        match wish {
+            Wish::Hello { minor } => Reply::Bytes(Answer::hello(minor)),
+            Wish::Statistics => Reply::Bytes(Answer::statistics()),
+            Wish::Release(handle) => {
+                self.open.retain(|(open, _)| *open != handle);
+                Reply::Bytes(Answer::default())
+            }
+            Wish::ReleaseDirectory => Reply::Bytes(Answer::default()),
+            Wish::Nothing => Reply::Silence,
+            Wish::Unknown => Reply::Errno(ENOSYS),
+            _ => Reply::Errno(ENOENT),
+        }
+    }
+
+    fn lookup(&self, parent: u64, name: &[u8]) -> Reply {
+        let found = self.tree.find(parent, name).and_then(|node| self.tree.attributes(node));
+        found.map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::found(of)))
+    }
+
+    fn list(&self, parent: u64, part: &Read) -> Answer {
+        let mut answer = Answer::default();
+        let room = usize::try_from(part.size).unwrap_or(0);
+        let skip = usize::try_from(part.offset).unwrap_or(usize::MAX);
+        for (next, (node, name)) in (1..).zip(self.tree.below(parent)).skip(skip) {
+            let mode = self.tree.attributes(node).map_or(0, |of| of.mode);
+            if !answer.entry(room, next, node, mode, name) {
+                break;
+            }
+        }
+        answer
+    }
+
+    /// Who reads from the start gets what is so now; who goes on, what he began with.
+    fn shown(&mut self, view: View, part: &Read) -> Rc<str> {
+        if part.offset > 0
+            && let Some((_, text)) = self.open.iter().find(|(handle, _)| *handle == part.handle)
+        {
+            return Rc::clone(text);
+        }
+        let text = self.now(view);
+        self.open.retain(|(handle, _)| *handle != part.handle);
+        self.open.push((part.handle, Rc::clone(&text)));
+        let mut kept: usize =
+            self.open.iter().map(|(_, text)| text.len() + size_of::<(u64, Rc<str>)>()).sum();
+        while kept > KEPT && self.open.len() > 1 {
+            kept -= self.open.remove(0).1.len() + size_of::<(u64, Rc<str>)>();
+        }
+        text
+    }
+
+    fn now(&mut self, view: View) -> Rc<str> {
+        if let Some((at, text)) = self.last.get(&view)
+            && at.elapsed() < FRESH
+        {
+            return Rc::clone(text);
+        }
+        let text: Rc<str> = self.views.as_ref().map_or_else(String::new, |views| views.text(view)).into();
+        self.last.insert(view, (Instant::now(), Rc::clone(&text)));
+        text
+    }
+}
+
+fn slice<'t>(text: &'t str, part: &Read) -> &'t [u8] {
+    let begin = usize::try_from(part.offset).unwrap_or(usize::MAX).min(text.len());
+    let end = begin.saturating_add(usize::try_from(part.size).unwrap_or(0)).min(text.len());
+    &text.as_bytes()[begin..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_end_where_the_text_does() {
+        let part = |offset, size| Read { handle: 1, offset, size };
+        assert_eq!(slice("abc", &part(0, 2)), b"ab");
+        assert_eq!(slice("abc", &part(2, 9)), b"c");
+        assert_eq!(slice("abc", &part(3, 9)), b"");
+        assert_eq!(slice("abc", &part(u64::MAX, u32::MAX)), b"");
+    }
+}
