@@ -63,12 +63,15 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> R
     unsafe { clone3_any(flags, cgroup, exit_signal) }
 }
 
+/// For [`clone3`]: the new process is another child of our parent.
+pub const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
+
 /// A copy of this process as another child of its parent. For a process that is itself such a copy
 /// and has made no thread: it may stand in foreign namespaces, where `/proc` cannot be asked.
 pub(crate) fn clone_sibling() -> Result<Cloned> {
     // SAFETY: the only caller runs in the child of `clone3`, which started with one thread and made
     // no other, so no lock can be held by a thread that is not copied.
-    unsafe { clone3_any(libc::CLONE_PARENT as u64, None, 0) }
+    unsafe { clone3_any(CLONE_PARENT, None, 0) }
 }
 
 /// A process in new namespaces that only waits to be killed, or for its parent's death.

@@ -13,6 +13,8 @@ use super::wire::{self, Answer, ENOSYS, Read, Request, Wish};
 
 /// A VE that reads all the time has it counted no more often.
 const FRESH: Duration = Duration::from_millis(50);
+/// When the load is counted at the latest.
+const START: Duration = Duration::from_secs(1);
 /// Longer than any text.
 const LONGEST: u64 = 1 << 22;
 /// As much text is kept for readers who come back for the rest. One that was forgotten gets the rest of a newer text.
@@ -33,7 +35,10 @@ enum Reply {
 /// Who answers.
 pub(super) struct Desk {
     tree: Tree,
+    charge: Charge,
+    /// Made when they are first needed: the VE waits for its first answers while it starts.
     views: Option<Views>,
+    begun: Instant,
     /// What was shown last.
     last: BTreeMap<View, (Instant, Rc<str>)>,
     /// What open files show, by their handles, the oldest first.
@@ -45,7 +50,9 @@ impl Desk {
     pub(super) fn new(charge: &Charge) -> Self {
         Self {
             tree: Tree::new(charge.ctid, charge.base),
-            views: Views::new(charge),
+            charge: charge.clone(),
+            views: None,
+            begun: Instant::now(),
             last: BTreeMap::new(),
             open: Vec::new(),
             next: 1,
@@ -54,11 +61,21 @@ impl Desk {
 
     /// How long [`Desk::tick`] can wait.
     pub(super) fn left(&self) -> Option<Duration> {
-        self.views.as_ref().and_then(Views::left)
+        self.views.as_ref().map_or(Some(START), Views::left)
+    }
+
+    /// Goes on where another has died, of whom this is an older copy: what he gave out since is not known here.
+    pub(super) fn inherit(&mut self) {
+        self.open.clear();
+        self.last.clear();
+        self.next += 1 << 32;
     }
 
     /// Counts what has to be counted regularly.
     pub(super) fn tick(&mut self) {
+        if self.views.is_none() && self.begun.elapsed() >= START {
+            self.views = Views::new(&self.charge);
+        }
         if let Some(views) = &mut self.views {
             views.tick();
         }
@@ -164,6 +181,9 @@ impl Desk {
             && at.elapsed() < FRESH
         {
             return Rc::clone(text);
+        }
+        if self.views.is_none() {
+            self.views = Views::new(&self.charge);
         }
         let text: Rc<str> = self.views.as_ref().map_or_else(String::new, |views| views.text(view)).into();
         self.last.insert(view, (Instant::now(), Rc::clone(&text)));

@@ -29,6 +29,8 @@ use vzsys::raw::{self, Cloned};
 
 use self::desk::Desk;
 
+/// When the first keeper comes.
+const FIRST: Duration = Duration::from_millis(50);
 /// How often a keeper is tried for, when none can be made.
 const AGAIN: Duration = Duration::from_secs(1);
 /// As mount tables show it.
@@ -41,25 +43,21 @@ pub(crate) fn open() -> Result<(Connection, Detached)> {
 
 /// Serves it from now on, until the VE has ended. The caller keeps nothing of it.
 pub(crate) fn begin(connection: Connection, charge: Charge) -> Result<()> {
-    match raw::clone3(0, None, Signal::CHILD.as_raw())? {
-        Cloned::Child => {
-            // Nobody waits for us: our parent ends, and its child is anybody's.
-            if matches!(raw::clone3(0, None, 0), Ok(Cloned::Child))
-                && let Some(server) = Server::new(connection, charge)
-            {
-                server.work();
-            }
-            raw::exit_now(0)
+    // Not our child, whom nobody would wait for, but one of our parent, which ends soon.
+    if matches!(raw::clone3(raw::CLONE_PARENT, None, 0)?, Cloned::Child) {
+        if let Some(server) = Server::new(connection, &charge) {
+            server.work();
         }
-        Cloned::Parent { pidfd, .. } => PidFd::from_fd(pidfd).reap().map(drop),
+        raw::exit_now(0);
     }
+    Ok(())
 }
 
 /// All that both of us have.
 struct Server {
     connection: Connection,
-    charge: Charge,
     init: PidFd,
+    desk: Desk,
 }
 
 /// Why a role ends.
@@ -71,7 +69,7 @@ enum Then {
 }
 
 impl Server {
-    fn new(connection: Connection, charge: Charge) -> Option<Self> {
+    fn new(connection: Connection, charge: &Charge) -> Option<Self> {
         let name = std::ffi::CString::new(format!("vzviews {}", charge.ctid)).unwrap_or_default();
         let _ = rustix::thread::set_name(&name);
         // The last to be chosen when memory is short, where we may say so.
@@ -79,24 +77,31 @@ impl Server {
         let init = charge.init.open().ok()??;
         // Whatever the monitor had open is not ours.
         raw::close_all_but(&[connection.as_fd(), init.as_fd()]).ok()?;
-        Some(Self { connection, charge, init })
+        Some(Self { connection, init, desk: Desk::new(charge) })
     }
 
-    /// Until the VE has ended.
+    /// Until the VE has ended. It waits for its first answers while it starts: a keeper comes after them.
     fn work(mut self) {
+        if matches!(self.serve(None, FIRST), Then::End) {
+            return;
+        }
         loop {
             let me = rustix::process::getpid();
             let then = match raw::clone3(0, None, Signal::CHILD.as_raw()) {
-                Ok(Cloned::Child) => self.keep(me),
+                Ok(Cloned::Child) => {
+                    let then = self.keep(me);
+                    self.desk.inherit();
+                    then
+                }
                 Ok(Cloned::Parent { pidfd, .. }) => {
                     let keeper = PidFd::from_fd(pidfd);
-                    let then = self.serve(Some(&keeper));
+                    let then = self.serve(Some(&keeper), AGAIN);
                     if matches!(then, Then::Go) {
                         let _ = keeper.reap();
                     }
                     then
                 }
-                Err(_) => self.serve(None),
+                Err(_) => self.serve(None, AGAIN),
             };
             if matches!(then, Then::End) {
                 return;
@@ -124,20 +129,21 @@ impl Server {
         }
     }
 
-    fn serve(&mut self, keeper: Option<&PidFd>) -> Then {
-        let mut desk = Desk::new(&self.charge);
+    /// Without a keeper for a while only.
+    fn serve(&mut self, keeper: Option<&PidFd>, alone: Duration) -> Then {
         // Somebody was killed with this in his hands.
-        desk.serve(&mut self.connection);
+        self.desk.serve(&mut self.connection);
         let begun = Instant::now();
         loop {
-            if keeper.is_none() && begun.elapsed() >= AGAIN {
+            if keeper.is_none() && begun.elapsed() >= alone {
                 return Then::Go;
             }
-            desk.tick();
-            match self.wait(keeper, desk.left()) {
+            self.desk.tick();
+            let left = if keeper.is_none() { Some(alone) } else { self.desk.left() };
+            match self.wait(keeper, left) {
                 Some(Round { ended: true, .. }) => return Then::End,
                 Some(Round { asked: true, .. }) => match self.connection.receive() {
-                    Ok(Some(_)) => desk.serve(&mut self.connection),
+                    Ok(Some(_)) => self.desk.serve(&mut self.connection),
                     Ok(None) => {}
                     // It is mounted nowhere any more.
                     Err(_) => return Then::End,
@@ -154,8 +160,7 @@ impl Server {
         let keeper_fd = keeper.map(AsFd::as_fd);
         let mut fds = vec![PollFd::new(&init, PollFlags::IN), PollFd::new(&self.connection, PollFlags::IN)];
         fds.extend(keeper_fd.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        let timeout = if keeper.is_none() { Some(AGAIN) } else { left };
-        if !poll(&mut fds, timespec(timeout).as_ref()).is_ok_and(|n| n > 0) {
+        if !poll(&mut fds, timespec(left).as_ref()).is_ok_and(|n| n > 0) {
             return None;
         }
         Some(Round { ended: ready(&fds, 0), asked: ready(&fds, 1), alone: ready(&fds, 2) })

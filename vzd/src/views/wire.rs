@@ -50,6 +50,12 @@ pub(super) struct Attributes {
     pub(super) owner: u32,
 }
 
+impl Attributes {
+    fn valid(self) -> u64 {
+        if self.mode & S_IFDIR != 0 { VALID } else { 0 }
+    }
+}
+
 /// Our version; the kernel takes the lower one of both.
 const MINOR: u32 = 31;
 const HEAD: usize = 40;
@@ -167,12 +173,12 @@ impl Answer {
     }
 
     pub(super) fn found(of: Attributes) -> Self {
-        Self::default().u64(of.node).u64(0).u64(VALID).u64(0).u32(0).u32(0).attributes_of(of)
+        Self::default().u64(of.node).u64(0).u64(VALID).u64(of.valid()).u32(0).u32(0).attributes_of(of)
     }
 
-    /// Asked for each time: see [`reaches`].
+    /// Of a file asked for each time: see [`reaches`].
     pub(super) fn attributes(of: Attributes) -> Self {
-        Self::default().u64(0).u32(0).u32(0).attributes_of(of)
+        Self::default().u64(of.valid()).u32(0).u32(0).attributes_of(of)
     }
 
     fn attributes_of(self, of: Attributes) -> Self {
