@@ -15,7 +15,9 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 15] = [
+const HOMES: [&str; 17] = [
+    TABLES,
+    "/run/vz/proc.lock",
     "/run/vz/overlays",
     "/run/vz/beancounters",
     "/etc/vz/names",
@@ -32,6 +34,9 @@ const HOMES: [&str; 15] = [
     "/var/lib/vzctl/vzubc/held",
     "/vz/vztmp/rm.lck",
 ];
+
+/// Where the host's tables are served once a VE was started.
+const TABLES: &str = "/run/vz/proc";
 
 /// A picture of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,8 +146,8 @@ fn mounts() -> BTreeSet<String> {
         let words: Vec<&str> = line.split(' ').collect();
         let kind = words.iter().position(|word| *word == "-")?;
         let point = words[4];
-        // Templates, and what the test mounted for itself.
-        let own = point.starts_with("/vz/template") || point.starts_with("/run/scratch");
+        // Templates, what the test mounted for itself, and the host's tables, which stay.
+        let own = ["/vz/template", "/run/scratch", TABLES].iter().any(|top| point.starts_with(top));
         (!own).then(|| format!("{point} from {} {}", words[3], words[kind + 1]))
     };
     table.lines().filter_map(line).collect()
@@ -165,6 +170,9 @@ fn processes() -> BTreeSet<String> {
         };
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.trim().ends_with("vzmon proc") {
+            continue;
+        }
         found.insert(format!("{pid} {} ({}) [{}]", value("Name:"), value("State:"), command.trim()));
     }
     found
@@ -191,6 +199,9 @@ fn walk(dir: &Path, found: &mut BTreeSet<String>) {
             found.insert(format!("{text} {:o}", meta.mode()));
         }
         // One line for a whole private area is enough.
+        if text == TABLES {
+            continue;
+        }
         if meta.is_dir() && path.parent() != Some(Path::new("/vz/private")) {
             walk(&path, found);
         }

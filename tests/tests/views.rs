@@ -197,6 +197,100 @@ fn without_those_who_serve_reads_fail_and_nobody_hangs() {
     });
 }
 
+/// The processes that serve the host's tables.
+fn host_servers() -> BTreeSet<i32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ours = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "vzviews 0")
+    };
+    pids.filter(ours).collect()
+}
+
+/// Where the host's tables are.
+const TOP: &str = "/run/vz/proc";
+
+fn host_table(file: &str) -> String {
+    fs::read_to_string(Path::new(TOP).join(file)).unwrap_or_default()
+}
+
+fn table_shows(ve: &Ve<'_>) -> bool {
+    host_table("user_beancounters").contains(&format!("{:>10}: kmemsize", ve.id))
+}
+
+fn names(dir: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(Path::new(TOP).join(dir)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn the_host_has_the_tables_of_all() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--numproc", "123", "--ipadd", "10.123.0.1"]) else { return };
+        let other = node.tiny(2);
+        other.start();
+        until("it is served", SOON, || table_shows(&ve) && table_shows(&other));
+        let table = host_table("user_beancounters");
+        assert!(table.contains("         0: kmemsize"), "the host is the last:\n{table}");
+        let own = host_table(&format!("bc/{}/resources", ve.id));
+        let numproc = own.lines().find(|line| line.contains("numproc")).unwrap();
+        assert_eq!(numproc.split_whitespace().nth(4), Some("123"));
+        assert!(names("bc").is_superset(&["resources".to_owned(), ve.id.clone(), other.id.clone()].into()));
+        let files = ["veinfo", "version", "vestat", "vswap", "vzquota"].map(str::to_owned);
+        assert_eq!(names("vz"), files.into());
+        let veinfo = host_table("vz/veinfo");
+        let of_ve = veinfo.lines().find(|line| line.split_whitespace().next() == Some(&ve.id));
+        assert!(of_ve.is_some_and(|line| line.ends_with("10.123.0.1")), "{veinfo}");
+        let vestat = host_table("vz/vestat");
+        assert!(vestat.starts_with("Version: 2.2") && vestat.contains(&other.id), "{vestat}");
+        let modes = vztests::run("stat", &["-c", "%a", TOP, "/run/vz/proc/bc/resources"]).ok().out();
+        assert_eq!(modes, "500\n400\n");
+        other.ok("stop", &["--fast"]);
+        until("a VE that has ended is not shown", SOON, || {
+            !table_shows(&other) && !Path::new(TOP).join("bc").join(&other.id).exists()
+        });
+    });
+}
+
+#[test]
+fn the_tables_of_the_host_outlive_those_who_serve_them() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &[]) else { return };
+        until("both are there", SOON, || host_servers().len() == 2);
+        for pid in host_servers() {
+            kill(pid);
+            until("it is replaced", SOON, || host_servers().len() == 2 && !host_servers().contains(&pid));
+            assert!(table_shows(&ve));
+        }
+        until("all are killed at once", SOON, || {
+            host_servers().into_iter().for_each(kill);
+            host_servers().is_empty()
+        });
+        assert!(fs::read_to_string(Path::new(TOP).join("user_beancounters")).is_err());
+        let other = node.tiny(2);
+        other.start();
+        until("the next start mends it", SOON, || table_shows(&ve) && table_shows(&other));
+        vztests::run("umount", &[TOP]).ok();
+        until("nobody serves what is mounted nowhere", SOON, || host_servers().is_empty());
+        other.ok("restart", &["--fast"]);
+        until("it comes back", SOON, || table_shows(&other));
+    });
+}
+
+#[test]
+fn nobody_serves_a_ve_that_has_unmounted_its_views() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &[]) else { return };
+        until("both are there", SOON, || servers(&ve).len() == 2);
+        ve.sh("for point in $(grep -w fuse /proc/mounts | cut -d' ' -f2); do umount -l $point; done");
+        until("they are gone", SOON, || servers(&ve).is_empty());
+        assert_eq!(ve.sh("grep -c MemTotal /proc/meminfo"), "1", "the kernel's own is below");
+        assert!(servers(&ve).is_empty(), "and stay so");
+        ve.ok("restart", &["--fast"]);
+        until("they come back", SOON, || servers(&ve).len() == 2);
+    });
+}
+
 #[test]
 fn load_is_that_of_its_own_processes() {
     on_node(|node| {

@@ -8,6 +8,7 @@ use beancounters::{
     Applied, DevicePolicy, Disk, Hierarchies, Limits, Param, Resource, Standing, Undo, Unenforced, VeCgroup,
     standing,
 };
+use rustix::fs::{Mode, OFlags};
 use vzconf::change::Changed;
 use vzconf::{Config, Ctid, Exit};
 use vzsys::idmap::IdRange;
@@ -140,6 +141,12 @@ pub(crate) fn points(cgroup: &VeCgroup) -> Result<JoinPoints> {
 pub(crate) fn monitors() -> Option<PathBuf> {
     let dir = Hierarchies::detect().ok()?.v2()?.join("vz").join("monitors");
     std::fs::create_dir_all(&dir).ok().map(|()| dir)
+}
+
+/// The same, open; `None` where there is none.
+pub(crate) fn monitors_fd() -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(monitors()?, flags, Mode::empty()).ok()
 }
 
 /// Kills every process of the VE.

@@ -1,18 +1,25 @@
 //! The tables of the host, as `/proc/user_beancounters`, `/proc/bc` and `/proc/vz` had them, by their paths: what is
 //! served below `/run/vz/proc`.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use beancounters::node_text::{self, Info, Stat};
 use beancounters::{Beancounter, Resource, Usage, text};
-use vzconf::{Ctid, Mask};
+use vzconf::{Ctid, Mask, Paths};
+use vzsys::channel::Channel;
+use vzsys::spawn;
 
 use crate::accounts::Accounts;
+use crate::cgroup;
+use crate::node::Node;
 use crate::start::boottime;
 use crate::state::State;
 
 /// A file of the host. Directories are the parts of the paths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostFile {
     /// `user_beancounters`
     UserBeancounters,
@@ -32,6 +39,33 @@ pub enum HostFile {
     Version,
     /// `vz/vswap`: that it exists says that RAM and swap can be limited.
     Vswap,
+}
+
+/// Where they are served.
+#[must_use]
+pub fn place(paths: &Paths) -> PathBuf {
+    paths.run_root().join("proc")
+}
+
+/// Whoever serves them holds the lock on this.
+///
+/// # Errors
+/// Those of mkdir(2) and open(2).
+pub fn lock(paths: &Paths) -> std::io::Result<File> {
+    std::fs::create_dir_all(paths.run_root())?;
+    File::create(paths.run_root().join("proc.lock"))
+}
+
+/// Starts to serve them, if nobody does. Whoever reads them at once may come too early; without them nothing else
+/// fails.
+pub(crate) fn serve(node: &Node) {
+    if lock(&node.paths).is_ok_and(|lock| lock.try_lock().is_ok()) {
+        let group = cgroup::monitors_fd();
+        let started = Channel::pair().and_then(|(_, theirs)| {
+            spawn::detached(&node.vzmon, &["proc"], &theirs, group.as_ref().map(AsFd::as_fd))
+        });
+        drop(started);
+    }
 }
 
 impl HostFile {

@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Mode, OFlags};
 use templates::dist::InitKind;
 use vzconf::{Action, Ctid, Exit};
 use vzsys::channel::Channel;
@@ -15,7 +14,7 @@ use vzsys::idmap::IdRange;
 use vzsys::launch::{CgroupView, Confinement, LaunchError, LaunchPlan, Stage};
 use vzsys::mount::MountGuard;
 use vzsys::process::{Ended, PidFd, ProcRef};
-use vzsys::{Call, fault, process, spawn};
+use vzsys::{fault, process, spawn};
 
 use crate::accounts;
 use crate::cgroup;
@@ -24,6 +23,7 @@ use crate::dismantle::{self, Root};
 use crate::error::{Doing, Error, Result, describe};
 use crate::exec::{self, Door};
 use crate::guest;
+use crate::host_files;
 use crate::ids;
 use crate::monitor::{Monitor, Order, Task};
 use crate::mount::{self, Busy, Scripts};
@@ -223,6 +223,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     monitor.release().map_err(launch_failed)?;
     fault::point("start.released");
     made.keep(ve);
+    host_files::serve(ve.node);
     Ok(state)
 }
 
@@ -341,11 +342,7 @@ fn start_monitor<'v>(ve: &'v Ve<'v>) -> Result<Idle<'v>> {
     let what = || format!("cannot start {} for container {}", ve.node.vzmon.display(), ve.ctid);
     let (channel, theirs) = Channel::pair().doing(Exit::Resource, what)?;
     let ctid = ve.ctid.to_string();
-    let group = cgroup::monitors();
-    let group = group.as_deref().and_then(|path| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty()).call("open", || "cgroup").ok()
-    });
+    let group = cgroup::monitors_fd();
     let pid = spawn::detached(&ve.node.vzmon, &[&ctid], &theirs, group.as_ref().map(AsFd::as_fd))
         .doing(Exit::Resource, what)?;
     let monitor = ProcRef::of(pid).doing(Exit::Resource, what)?;

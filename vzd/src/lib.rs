@@ -11,10 +11,11 @@ mod supervisor;
 mod views;
 mod watch;
 
-/// The program: a monitor, or the supervisor that a monitor starts.
+/// The program: a monitor, the supervisor that a monitor starts, or the server of the host's tables.
 pub fn main() -> std::process::ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == supervisor::WORD) {
-        return supervisor::main();
+    match std::env::args_os().nth(1) {
+        Some(word) if word == supervisor::WORD => supervisor::main(),
+        Some(word) if word == views::WORD => views::host_main(),
+        _ => launch::main(),
     }
-    launch::main()
 }

@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ve::monitor::Charge;
-use ve::views::{View, Views};
 use vzsys::fuse::Connection;
 
-use super::tree::{Kind, Tree};
+use super::files::{Files, Kind};
 use super::wire::{self, Answer, ENOSYS, Read, Request, Wish};
 
 /// A VE that reads all the time has it counted no more often.
 const FRESH: Duration = Duration::from_millis(50);
-/// When the load is counted at the latest.
-const START: Duration = Duration::from_secs(1);
 /// Longer than any text.
 const LONGEST: u64 = 1 << 22;
 /// As much text is kept for readers who come back for the rest. One that was forgotten gets the rest of a newer text.
@@ -33,35 +29,23 @@ enum Reply {
 }
 
 /// Who answers.
-pub(super) struct Desk {
-    tree: Tree,
-    charge: Charge,
-    /// Made when they are first needed: the VE waits for its first answers while it starts.
-    views: Option<Views>,
-    begun: Instant,
+pub(super) struct Desk<F: Files> {
+    files: F,
     /// What was shown last.
-    last: BTreeMap<View, (Instant, Rc<str>)>,
+    last: BTreeMap<F::File, (Instant, Rc<str>)>,
     /// What open files show, by their handles, the oldest first.
     open: Vec<(u64, Rc<str>)>,
     next: u64,
 }
 
-impl Desk {
-    pub(super) fn new(charge: &Charge) -> Self {
-        Self {
-            tree: Tree::new(charge.ctid, charge.base),
-            charge: charge.clone(),
-            views: None,
-            begun: Instant::now(),
-            last: BTreeMap::new(),
-            open: Vec::new(),
-            next: 1,
-        }
+impl<F: Files> Desk<F> {
+    pub(super) fn new(files: F) -> Self {
+        Self { files, last: BTreeMap::new(), open: Vec::new(), next: 1 }
     }
 
     /// How long [`Desk::tick`] can wait.
     pub(super) fn left(&self) -> Option<Duration> {
-        self.views.as_ref().map_or(Some(START), Views::left)
+        self.files.left()
     }
 
     /// Goes on where another has died, of whom this is an older copy: what he gave out since is not known here.
@@ -73,19 +57,14 @@ impl Desk {
 
     /// Counts what has to be counted regularly.
     pub(super) fn tick(&mut self) {
-        if self.views.is_none() && self.begun.elapsed() >= START {
-            self.views = Views::new(&self.charge);
-        }
-        if let Some(views) = &mut self.views {
-            views.tick();
-        }
+        self.files.tick();
     }
 
     /// Answers the request in flight, if there is one.
     pub(super) fn serve(&mut self, connection: &mut Connection) {
         let request = connection.pending().and_then(Request::parse);
         if let Some(Request { unique, node, wish }) = request {
-            if matches!(wish, Wish::Open | Wish::Attributes) && self.tree.is_file(node) {
+            if matches!((wish, self.files.kind(node)), (Wish::Open | Wish::Attributes, Some(Kind::File(_)))) {
                 connection.answer(&[&wire::reaches(node, LONGEST)]);
             }
             let reply = self.reply(node, wish);
@@ -103,7 +82,7 @@ impl Desk {
     }
 
     fn reply(&mut self, node: u64, wish: Wish<'_>) -> Reply {
-        let Some(kind) = self.tree.kind(node) else { return self.without_node(wish) };
+        let Some(kind) = self.files.kind(node) else { return self.without_node(wish) };
         match (wish, kind) {
             (Wish::Lookup(name), Kind::Directory) => self.lookup(node, name),
             (Wish::Lookup(_) | Wish::OpenDirectory | Wish::ReadDirectory(_), Kind::File(_)) => {
@@ -111,14 +90,14 @@ impl Desk {
             }
             (Wish::Open | Wish::Read(_), Kind::Directory) => Reply::Errno(EISDIR),
             (Wish::Attributes, _) => self
-                .tree
+                .files
                 .attributes(node)
                 .map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::attributes(of))),
             (Wish::Open, Kind::File(_)) => {
                 self.next += 1;
                 Reply::Bytes(Answer::opened(self.next))
             }
-            (Wish::Read(part), Kind::File(view)) => Reply::Text(self.shown(view, &part), part),
+            (Wish::Read(part), Kind::File(file)) => Reply::Text(self.shown(file, &part), part),
             (Wish::OpenDirectory, Kind::Directory) => Reply::Bytes(Answer::opened_directory()),
             (Wish::ReadDirectory(part), Kind::Directory) => Reply::Bytes(self.list(node, &part)),
             (other, _) => self.without_node(other),
@@ -141,7 +120,7 @@ impl Desk {
     }
 
     fn lookup(&self, parent: u64, name: &[u8]) -> Reply {
-        let found = self.tree.find(parent, name).and_then(|node| self.tree.attributes(node));
+        let found = self.files.find(parent, name).and_then(|node| self.files.attributes(node));
         found.map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::found(of)))
     }
 
@@ -149,9 +128,9 @@ impl Desk {
         let mut answer = Answer::default();
         let room = usize::try_from(part.size).unwrap_or(0);
         let skip = usize::try_from(part.offset).unwrap_or(usize::MAX);
-        for (next, (node, name)) in (1..).zip(self.tree.below(parent)).skip(skip) {
-            let mode = self.tree.attributes(node).map_or(0, |of| of.mode);
-            if !answer.entry(room, next, node, mode, name) {
+        for (next, (node, name)) in (1..).zip(self.files.below(parent)).skip(skip) {
+            let mode = self.files.attributes(node).map_or(0, |of| of.mode);
+            if !answer.entry(room, next, node, mode, &name) {
                 break;
             }
         }
@@ -159,13 +138,13 @@ impl Desk {
     }
 
     /// Who reads from the start gets what is so now; who goes on, what he began with.
-    fn shown(&mut self, view: View, part: &Read) -> Rc<str> {
+    fn shown(&mut self, file: F::File, part: &Read) -> Rc<str> {
         if part.offset > 0
             && let Some((_, text)) = self.open.iter().find(|(handle, _)| *handle == part.handle)
         {
             return Rc::clone(text);
         }
-        let text = self.now(view);
+        let text = self.now(file);
         self.open.retain(|(handle, _)| *handle != part.handle);
         self.open.push((part.handle, Rc::clone(&text)));
         let mut kept: usize =
@@ -176,17 +155,14 @@ impl Desk {
         text
     }
 
-    fn now(&mut self, view: View) -> Rc<str> {
-        if let Some((at, text)) = self.last.get(&view)
+    fn now(&mut self, file: F::File) -> Rc<str> {
+        if let Some((at, text)) = self.last.get(&file)
             && at.elapsed() < FRESH
         {
             return Rc::clone(text);
         }
-        if self.views.is_none() {
-            self.views = Views::new(&self.charge);
-        }
-        let text: Rc<str> = self.views.as_ref().map_or_else(String::new, |views| views.text(view)).into();
-        self.last.insert(view, (Instant::now(), Rc::clone(&text)));
+        let text: Rc<str> = self.files.text(file).into();
+        self.last.insert(file, (Instant::now(), Rc::clone(&text)));
         text
     }
 }

@@ -1,4 +1,5 @@
-//! Serves a VE the files that stand for the kernel's in its `/proc` and `/sys`, and its beancounters.
+//! Serves a VE the files that stand for the kernel's in its `/proc` and `/sys`, and its beancounters; and the host the
+//! tables of all VEs.
 //!
 //! While nobody has the connection, reads fail; while somebody has it and does not answer, readers wait and cannot
 //! even be killed. So there are two of us, copies of one process that share the request in flight:
@@ -12,27 +13,37 @@
 //! is still read there fails. Neither is in the VE's cgroups: a frozen VE is answered like any other.
 
 mod desk;
-mod tree;
+mod files;
+mod of_host;
+mod of_ve;
 mod wire;
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};
 use ve::monitor::Charge;
-use vzsys::Result;
+use vzconf::Paths;
 use vzsys::fuse::Connection;
 use vzsys::mount::Detached;
 use vzsys::process::{PidFd, timespec};
 use vzsys::raw::{self, Cloned};
+use vzsys::{Call, Result};
 
 use self::desk::Desk;
+use self::files::Files;
+use self::of_host::HostFiles;
+use self::of_ve::VeFiles;
 
 /// When the first keeper comes.
 const FIRST: Duration = Duration::from_millis(50);
 /// How often a keeper is tried for, when none can be made.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The argument that makes us the host's server.
+pub(crate) const WORD: &str = "proc";
 /// As mount tables show it.
 const SOURCE: &str = "vzproc";
 
@@ -45,19 +56,60 @@ pub(crate) fn open() -> Result<(Connection, Detached)> {
 pub(crate) fn begin(connection: Connection, charge: Charge) -> Result<()> {
     // Not our child, whom nobody would wait for, but one of our parent, which ends soon.
     if matches!(raw::clone3(raw::CLONE_PARENT, None, 0)?, Cloned::Child) {
-        if let Some(server) = Server::new(connection, &charge) {
-            server.work();
+        name(charge.ctid);
+        if let Ok(Some(init)) = charge.init.open()
+            // Whatever the monitor had open is not ours.
+            && raw::close_all_but(&[connection.as_fd(), init.as_fd()]).is_ok()
+        {
+            Server { connection, init: Some(init), desk: Desk::new(VeFiles::new(&charge)) }.work();
         }
         raw::exit_now(0);
     }
     Ok(())
 }
 
+/// `vzmon proc`: serves the host's tables at `/run/vz/proc` until that is unmounted. One at a time.
+pub(crate) fn host_main() -> ExitCode {
+    let paths = Paths::host();
+    match serve_host(&paths) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn serve_host(paths: &Paths) -> Result<()> {
+    let place = ve::host_files::place(paths);
+    let lock = ve::host_files::lock(paths).call("open", || place.display().to_string())?;
+    if lock.try_lock().is_err() {
+        return Ok(());
+    }
+    // What is left of those who were killed.
+    vzsys::mount::umount_lazy(&place)?;
+    std::fs::create_dir_all(&place).call("mkdir", || place.display().to_string())?;
+    let (connection, mount) = open()?;
+    name(0);
+    mount.attach(&place)?;
+    drop(mount);
+    let desk = Desk::new(HostFiles::new(paths.clone()));
+    Server { connection, init: None, desk }.work();
+    // Held until here, by the copies as well.
+    drop::<File>(lock);
+    Ok(())
+}
+
+fn name(ctid: u32) {
+    let name = std::ffi::CString::new(format!("vzviews {ctid}")).unwrap_or_default();
+    let _ = rustix::thread::set_name(&name);
+    // The last to be chosen when memory is short, where we may say so.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+}
+
 /// All that both of us have.
-struct Server {
+struct Server<F: Files> {
     connection: Connection,
-    init: PidFd,
-    desk: Desk,
+    /// With it the VE ends.
+    init: Option<PidFd>,
+    desk: Desk<F>,
 }
 
 /// Why a role ends.
@@ -68,18 +120,16 @@ enum Then {
     Go,
 }
 
-impl Server {
-    fn new(connection: Connection, charge: &Charge) -> Option<Self> {
-        let name = std::ffi::CString::new(format!("vzviews {}", charge.ctid)).unwrap_or_default();
-        let _ = rustix::thread::set_name(&name);
-        // The last to be chosen when memory is short, where we may say so.
-        let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
-        let init = charge.init.open().ok()??;
-        // Whatever the monitor had open is not ours.
-        raw::close_all_but(&[connection.as_fd(), init.as_fd()]).ok()?;
-        Some(Self { connection, init, desk: Desk::new(charge) })
+impl Then {
+    fn and(self, next: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::End => Self::End,
+            Self::Go => next(),
+        }
     }
+}
 
+impl<F: Files> Server<F> {
     /// Until the VE has ended. It waits for its first answers while it starts: a keeper comes after them.
     fn work(mut self) {
         if matches!(self.serve(None, FIRST), Then::End) {
@@ -88,11 +138,7 @@ impl Server {
         loop {
             let me = rustix::process::getpid();
             let then = match raw::clone3(0, None, Signal::CHILD.as_raw()) {
-                Ok(Cloned::Child) => {
-                    let then = self.keep(me);
-                    self.desk.inherit();
-                    then
-                }
+                Ok(Cloned::Child) => self.keep(me).and(|| self.succeed()),
                 Ok(Cloned::Parent { pidfd, .. }) => {
                     let keeper = PidFd::from_fd(pidfd);
                     let then = self.serve(Some(&keeper), AGAIN);
@@ -117,22 +163,29 @@ impl Server {
             return Then::Go;
         };
         loop {
-            let (init, server) = (self.init.as_fd(), process.as_fd());
-            let mut fds = [PollFd::new(&init, PollFlags::IN), PollFd::new(&server, PollFlags::IN)];
+            let (init, server) = (self.init_fd(), process.as_fd());
+            let mut fds = vec![PollFd::new(&server, PollFlags::IN)];
+            fds.extend(init.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             if poll(&mut fds, None).is_err() {
                 continue;
             }
-            if ready(&fds, 0) {
-                return Then::End;
-            }
-            return Then::Go;
+            return if ready(&fds, 1) { Then::End } else { Then::Go };
         }
+    }
+
+    /// From keeper to server. A keeper comes only where there is still something to serve: the server that had nothing
+    /// left to do ended as one does that was killed.
+    fn succeed(&mut self) -> Then {
+        self.desk.inherit();
+        // Somebody was killed with this in his hands.
+        self.desk.serve(&mut self.connection);
+        let mut fds = [PollFd::new(&self.connection, PollFlags::IN)];
+        let looked = poll(&mut fds, timespec(Some(Duration::ZERO)).as_ref());
+        if looked.is_ok() && fds[0].revents().contains(PollFlags::ERR) { Then::End } else { Then::Go }
     }
 
     /// Without a keeper for a while only.
     fn serve(&mut self, keeper: Option<&PidFd>, alone: Duration) -> Then {
-        // Somebody was killed with this in his hands.
-        self.desk.serve(&mut self.connection);
         let begun = Instant::now();
         loop {
             if keeper.is_none() && begun.elapsed() >= alone {
@@ -154,16 +207,24 @@ impl Server {
         }
     }
 
+    fn init_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.init.as_ref().map(AsFd::as_fd)
+    }
+
     /// `None` when nothing came in time.
     fn wait(&self, keeper: Option<&PidFd>, left: Option<Duration>) -> Option<Round> {
-        let init = self.init.as_fd();
-        let keeper_fd = keeper.map(AsFd::as_fd);
-        let mut fds = vec![PollFd::new(&init, PollFlags::IN), PollFd::new(&self.connection, PollFlags::IN)];
-        fds.extend(keeper_fd.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let (init, keeper) = (self.init_fd(), keeper.map(AsFd::as_fd));
+        let mut fds = vec![PollFd::new(&self.connection, PollFlags::IN)];
+        fds.extend(init.iter().chain(&keeper).map(|fd| PollFd::new(fd, PollFlags::IN)));
         if !poll(&mut fds, timespec(left).as_ref()).is_ok_and(|n| n > 0) {
             return None;
         }
-        Some(Round { ended: ready(&fds, 0), asked: ready(&fds, 1), alone: ready(&fds, 2) })
+        let of_keeper = if init.is_some() { 2 } else { 1 };
+        Some(Round {
+            asked: ready(&fds, 0),
+            ended: init.is_some() && ready(&fds, 1),
+            alone: ready(&fds, of_keeper),
+        })
     }
 }
 

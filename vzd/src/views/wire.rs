@@ -48,9 +48,15 @@ pub(super) struct Attributes {
     pub(super) mode: u32,
     /// The host's number of its owner and group.
     pub(super) owner: u32,
+    /// Whether its name always leads to it.
+    pub(super) lasting: bool,
 }
 
 impl Attributes {
+    fn name_valid(self) -> u64 {
+        if self.lasting { VALID } else { 0 }
+    }
+
     fn valid(self) -> u64 {
         if self.mode & S_IFDIR != 0 { VALID } else { 0 }
     }
@@ -59,7 +65,7 @@ impl Attributes {
 /// Our version; the kernel takes the lower one of both.
 const MINOR: u32 = 31;
 const HEAD: usize = 40;
-/// Seconds that a name may be remembered. Names never change.
+/// Seconds that a name or a directory may be remembered.
 const VALID: u64 = 3600;
 const DIRECT_IO: u32 = 1;
 /// The kernel refuses less, though nobody writes here.
@@ -173,7 +179,14 @@ impl Answer {
     }
 
     pub(super) fn found(of: Attributes) -> Self {
-        Self::default().u64(of.node).u64(0).u64(VALID).u64(of.valid()).u32(0).u32(0).attributes_of(of)
+        Self::default()
+            .u64(of.node)
+            .u64(0)
+            .u64(of.name_valid())
+            .u64(of.valid())
+            .u32(0)
+            .u32(0)
+            .attributes_of(of)
     }
 
     /// Of a file asked for each time: see [`reaches`].
@@ -288,7 +301,7 @@ mod tests {
 
     #[test]
     fn answers_have_the_sizes_that_the_kernel_wants() {
-        let of = Attributes { node: 2, mode: S_IFREG | 0o444, owner: 0 };
+        let of = Attributes { node: 2, mode: S_IFREG | 0o444, owner: 0, lasting: true };
         let sizes = [
             Answer::hello(31).bytes().len(),
             Answer::found(of).bytes().len(),
