@@ -257,8 +257,11 @@ fn living(pid: u32, started: Option<u64>) -> Option<Holder> {
     if stat.is_over() || started.is_some_and(|wanted| wanted != stat.started) {
         return None;
     }
-    // Empty while a process is just becoming another program.
     let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // Empty while a process is just becoming another program, and of one that has begun to end since it was looked at.
+    if raw.is_empty() && Stat::of(pid)?.is_over() {
+        return None;
+    }
     let cmdline = String::from_utf8_lossy(&raw)
         .chars()
         .map(|c| if c == '\0' || c.is_control() { ' ' } else { c })
