@@ -21,10 +21,18 @@ impl Cpus {
             .or_else(|| knob::read(std::path::Path::new("/sys/devices/system/cpu/online")).ok());
         let mask: Option<Mask> = mask.and_then(|text| text.parse().ok());
         let mut cpus: Vec<u32> = mask.iter().flat_map(Mask::iter).collect();
-        if let Some(worth) = cap(ve) {
+        if let Some(worth) = quota(ve).and_then(worth) {
             cpus.truncate(usize::try_from(worth).unwrap_or(usize::MAX).max(1));
         }
         Cpus(cpus)
+    }
+
+    /// How many CPUs' time the VE may use in all; `None` without a limit.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // microseconds of one period
+    pub fn cap(ve: &VeCgroup) -> Option<f64> {
+        let (quota, period) = quota(ve)?;
+        (period > 0).then(|| quota as f64 / period as f64)
     }
 
     /// Their numbers, ascending.
@@ -34,18 +42,20 @@ impl Cpus {
     }
 }
 
-/// The cap in whole CPUs, rounded up.
-fn cap(ve: &VeCgroup) -> Option<u64> {
+/// The cap: so much time in each period.
+fn quota(ve: &VeCgroup) -> Option<(u64, u64)> {
     if let Some(dir) = ve.v1_dir(Controller::Cpu) {
+        // No limit is -1 here, which is no number of ours.
         let quota = knob::number(&dir.join("cpu.cfs_quota_us"))?;
-        return worth(quota, knob::number(&dir.join("cpu.cfs_period_us"))?);
+        return Some((quota, knob::number(&dir.join("cpu.cfs_period_us"))?));
     }
     let text = knob::read(&ve.v2_dir()?.join("cpu.max")).ok()?;
     let (quota, period) = text.split_once(' ')?;
-    worth(quota.parse().ok()?, period.parse().ok()?)
+    Some((quota.parse().ok()?, period.parse().ok()?))
 }
 
-fn worth(quota: u64, period: u64) -> Option<u64> {
+/// In whole CPUs, rounded up.
+fn worth((quota, period): (u64, u64)) -> Option<u64> {
     (period > 0).then(|| quota.div_ceil(period))
 }
 
@@ -55,9 +65,9 @@ mod tests {
 
     #[test]
     fn a_part_of_a_cpu_is_one() {
-        assert_eq!(worth(25_000, 100_000), Some(1));
-        assert_eq!(worth(150_000, 100_000), Some(2));
-        assert_eq!(worth(200_000, 100_000), Some(2));
-        assert_eq!(worth(1, 0), None);
+        assert_eq!(worth((25_000, 100_000)), Some(1));
+        assert_eq!(worth((150_000, 100_000)), Some(2));
+        assert_eq!(worth((200_000, 100_000)), Some(2));
+        assert_eq!(worth((1, 0)), None);
     }
 }

@@ -16,6 +16,23 @@ pub struct CpuTime {
     pub system: Duration,
 }
 
+impl CpuTime {
+    /// What the VE has used since its start: one file, or two.
+    #[must_use]
+    pub fn of(ve: &VeCgroup) -> CpuTime {
+        // v2 counts this without any controller, in microseconds: best on hybrid hosts too.
+        if let Some(text) = ve.v2_dir().and_then(|dir| knob::read(&dir.join("cpu.stat")).ok()) {
+            let micros = |key| Duration::from_micros(knob::keyed(&text, key).unwrap_or(0));
+            return CpuTime { user: micros("user_usec"), system: micros("system_usec") };
+        }
+        let nanos = |file| {
+            let file = ve.v1_dir(Controller::Cpuacct).map(|dir| dir.join(file));
+            Duration::from_nanos(file.and_then(|file| knob::number(&file)).unwrap_or(0))
+        };
+        CpuTime { user: nanos("cpuacct.usage_user"), system: nanos("cpuacct.usage_sys") }
+    }
+}
+
 /// What a VE holds at one moment; zero or `None` where this kernel does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -74,25 +91,4 @@ fn memory(ve: &VeCgroup) -> (u64, Option<u64>, Option<u64>) {
         pages(if ve.v1_dir(Controller::Memory).is_some() { n.saturating_sub(held) } else { n })
     });
     (pages(held), peak, swap)
-}
-
-impl CpuTime {
-    /// What the VE has used since its start: one file, or two.
-    #[must_use]
-    pub fn of(ve: &VeCgroup) -> CpuTime {
-        cpu(ve)
-    }
-}
-
-fn cpu(ve: &VeCgroup) -> CpuTime {
-    // v2 counts this without any controller, in microseconds: best on hybrid hosts too.
-    if let Some(text) = ve.v2_dir().and_then(|dir| knob::read(&dir.join("cpu.stat")).ok()) {
-        let micros = |key| Duration::from_micros(knob::keyed(&text, key).unwrap_or(0));
-        return CpuTime { user: micros("user_usec"), system: micros("system_usec") };
-    }
-    let nanos = |file| {
-        let file = ve.v1_dir(Controller::Cpuacct).map(|dir| dir.join(file));
-        Duration::from_nanos(file.and_then(|file| knob::number(&file)).unwrap_or(0))
-    };
-    CpuTime { user: nanos("cpuacct.usage_user"), system: nanos("cpuacct.usage_sys") }
 }

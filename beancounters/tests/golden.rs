@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use beancounters::{
-    CpuTime, DevicePolicy, Disk, Hierarchies, Layout, Limits, Param, Selection, Usage, VeCgroup,
+    CpuTime, Cpus, DevicePolicy, Disk, Hierarchies, Layout, Limits, Param, Selection, Usage, VeCgroup,
 };
 use vzconf::{Ctid, Pair};
 
@@ -205,6 +205,20 @@ fn usage_on_both() {
         cpu,
     };
     assert_eq!(Usage::read(&v1.open(V1)), want);
+}
+
+#[test]
+fn a_cap_on_cpu_time_is_in_cpus() {
+    for (text, want) in [("150000 100000\n", Some(1.5)), ("max 100000\n", None), ("5 0\n", None)] {
+        let v2 = Tree::new(&[("vz/101/cpu.max", text)]);
+        assert_eq!(Cpus::cap(&v2.open(V2)), want, "{text}");
+    }
+    for (quota, want) in [("25000\n", Some(0.25)), ("-1\n", None)] {
+        let files = [("cfs_quota_us", quota), ("cfs_period_us", "100000\n")]
+            .map(|(file, text)| (format!("cpu,cpuacct/vz/101/cpu.{file}"), text));
+        let v1 = Tree::new(&files.each_ref().map(|(file, text)| (file.as_str(), *text)));
+        assert_eq!(Cpus::cap(&v1.open(V1)), want, "{quota}");
+    }
 }
 
 #[test]

@@ -156,6 +156,11 @@ impl Accounts {
         Some(self.global.for_ve(ctid).ok().and_then(|config| config.ioprio()).unwrap_or(USUAL))
     }
 
+    /// One VE that runs, without a walk through its processes.
+    pub(crate) fn counters(&self, ctid: Ctid, state: &State) -> Option<Beancounter> {
+        self.count(ctid, state, Depth::Cheap)
+    }
+
     fn count(&self, ctid: Ctid, state: &State, depth: Depth) -> Option<Beancounter> {
         let run_dir = self.paths.run_dir(ctid);
         let meter = Meter::new(&self.hierarchies, ctid, &run_dir, state.init.pid)?;

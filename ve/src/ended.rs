@@ -61,8 +61,7 @@ impl Life {
     /// tidied up meanwhile. The caller does not have the lock, so that a verb has it at once.
     pub fn settle(self, run_dir: &Path, reason: &Reason) {
         let (Reason::Reboot, Some(state)) = (reason, self.left(run_dir)) else { return };
-        let lived = Duration::try_from_secs_f64(start::boottime() - state.started_at_boottime);
-        let until = Instant::now() + SHORTEST.saturating_sub(lived.unwrap_or(SHORTEST));
+        let until = Instant::now() + SHORTEST.saturating_sub(state.uptime());
         while self.left(run_dir).is_some() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use beancounters::node_text::{self, Info, Stat};
 use beancounters::{Beancounter, Resource, Usage, text};
@@ -15,7 +14,6 @@ use vzsys::spawn;
 use crate::accounts::Accounts;
 use crate::cgroup;
 use crate::node::Node;
-use crate::start::boottime;
 use crate::state::State;
 
 /// A file of the host. Directories are the parts of the paths.
@@ -113,11 +111,9 @@ fn infos(accounts: &Accounts) -> Vec<Info> {
 
 fn stats(accounts: &Accounts) -> Vec<Stat> {
     let cpus = online_cpus();
-    let now = boottime();
     let stat = |(ctid, state): (Ctid, State)| {
         let cpu = Usage::read(&accounts.cgroup(ctid)?).cpu;
-        let uptime = Duration::from_secs_f64((now - state.started_at_boottime).max(0.0));
-        Some(Stat { id: ctid.get(), user: cpu.user, system: cpu.system, uptime, cpus })
+        Some(Stat { id: ctid.get(), user: cpu.user, system: cpu.system, uptime: state.uptime(), cpus })
     };
     accounts.running().into_iter().filter_map(stat).collect()
 }

@@ -35,6 +35,7 @@ pub mod state;
 pub mod stop;
 pub mod tree;
 pub mod views;
+pub mod vitals;
 mod wait;
 
 pub use error::{Error, Result, describe};

@@ -30,7 +30,7 @@ use crate::mount::{self, Busy, Scripts};
 use crate::net;
 use crate::node::Ve;
 use crate::scripts;
-use crate::state::State;
+use crate::state::{State, boottime};
 use crate::views::View;
 use crate::wait;
 
@@ -258,12 +258,6 @@ impl Made {
             net::announce(ve, net.commit());
         }
     }
-}
-
-/// Seconds since the host's boot, on the clock of [`State`].
-pub(crate) fn boottime() -> f64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)).as_secs_f64()
 }
 
 /// A root that is mounted already has the ids of the disk, for the admin; the VE needs its own.

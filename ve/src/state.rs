@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use templates::dist::Stop;
@@ -88,11 +89,23 @@ impl State {
         write().doing(Exit::System, what)
     }
 
+    /// For how long the VE runs.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        Duration::try_from_secs_f64(boottime() - self.started_at_boottime).unwrap_or_default()
+    }
+
     /// Whether its init is still there.
     #[must_use]
     pub fn alive(&self) -> bool {
         self.init.alive()
     }
+}
+
+/// Seconds since the host's boot, on the clock of [`State`].
+pub(crate) fn boottime() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)).as_secs_f64()
 }
 
 /// Forgets a VE that has ended: removes its run-time directory.
