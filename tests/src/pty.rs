@@ -12,12 +12,15 @@ use crate::run::command;
 use crate::wait::holds;
 
 /// A program with a terminal of its own.
-#[derive(Debug)]
 pub struct Pty {
     master: OwnedFd,
     child: Child,
     seen: String,
+    screen: vt100::Parser,
 }
+
+/// Rows and columns of a new terminal.
+const SIZE: (u16, u16) = (24, 80);
 
 impl Pty {
     /// Starts a program on a new terminal of 24 rows and 80 columns.
@@ -31,7 +34,7 @@ impl Pty {
         unlockpt(&master).unwrap();
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
-        resize(&master, 24, 80);
+        resize(&master, SIZE.0, SIZE.1);
         // A session of its own, with the terminal as the controlling one.
         let mut session = command("setsid", &["--ctty", "--wait", "--"]);
         session.arg(program.get_program()).args(program.get_args()).env("TERM", "vt100");
@@ -41,7 +44,7 @@ impl Pty {
         session.stdin(Stdio::from(slave.try_clone().unwrap()));
         session.stdout(Stdio::from(slave.try_clone().unwrap())).stderr(Stdio::from(slave));
         let child = session.spawn().unwrap();
-        Self { master, child, seen: String::new() }
+        Self { master, child, seen: String::new(), screen: vt100::Parser::new(SIZE.0, SIZE.1, 0) }
     }
 
     /// Types.
@@ -57,8 +60,48 @@ impl Pty {
     }
 
     /// Changes the size of the window.
-    pub fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&mut self, rows: u16, columns: u16) {
+        self.screen.screen_mut().set_size(rows, columns);
         resize(&self.master, rows, columns);
+    }
+
+    /// What the person sees now.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        self.screen.screen().contents()
+    }
+
+    /// Waits until the person sees what is wanted, lines and all; returns the whole screen.
+    ///
+    /// # Panics
+    /// When that does not come within 30 seconds.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let text = self.screen();
+            if wanted(&text) {
+                return text;
+            }
+            assert!(Instant::now() < deadline && self.read(), "{what}? The screen is:\n{text}");
+        }
+    }
+
+    /// Whether what is typed shows, and lines are edited: not so for a program that takes each key.
+    ///
+    /// # Panics
+    /// When the terminal is gone.
+    #[must_use]
+    pub fn is_cooked(&self) -> bool {
+        use rustix::termios::LocalModes;
+        let modes = rustix::termios::tcgetattr(&self.master).unwrap().local_modes;
+        modes.contains(LocalModes::ECHO | LocalModes::ICANON)
+    }
+
+    /// The program (its session's first process, which waits for it).
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the program has written the text since the last call; returns what came before it.
@@ -89,6 +132,7 @@ impl Pty {
         let mut bytes = [0_u8; 4096];
         match rustix::io::read(&self.master, &mut bytes) {
             Ok(n) if n > 0 => {
+                self.screen.process(&bytes[..n]);
                 self.seen.push_str(&String::from_utf8_lossy(&bytes[..n]));
                 true
             }
@@ -114,6 +158,12 @@ impl Pty {
             panic!("the program on the terminal does not end; it wrote {:?}", self.seen);
         }
         (status.and_then(|status| status.code()).unwrap_or(-1), std::mem::take(&mut self.seen))
+    }
+}
+
+impl std::fmt::Debug for Pty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pty").field("child", &self.child).field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 

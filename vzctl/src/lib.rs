@@ -1,5 +1,6 @@
 //! The commands: words in ([`cli`]), words out ([`report`], [`list`]), the tools that read the table of beancounters
-//! ([`check`]), the tools that make configurations fit ([`fit`]), and completion for shells ([`complete`]).
+//! ([`check`]), the tools that make configurations fit ([`fit`]), the live view ([`top`]) and metrics ([`metrics`]) of what runs, and completion
+//! for shells ([`complete`]).
 //!
 //! What the words do is in the `ve` crate. See docs/architecture.md.
 #![forbid(unsafe_code)]
@@ -9,6 +10,8 @@ pub mod cli;
 pub mod complete;
 pub mod fit;
 pub mod list;
+pub mod metrics;
 pub mod report;
 pub mod run;
 pub mod tmpl;
+pub mod top;

@@ -65,7 +65,7 @@ pub enum Error {
 
 impl Error {
     /// `what` is what was being done.
-    pub(super) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
     }
 

@@ -61,6 +61,18 @@ const VZCFGSCALE: Options = &[
     ("--help", "help"),
 ];
 
+const VZTOP: Options = &[
+    ("--delay", "seconds between two looks"),
+    ("--iterations", "end after so many looks"),
+    ("--sort", "by this column"),
+    ("--reverse", "the other way round"),
+    ("--filter", "only those with this in their number or name"),
+    ("--batch", "text; needs no terminal"),
+    ("--json", "JSON, an object a line"),
+    ("--help", "help"),
+];
+const VZMETRICS: Options = &[("--output", "a file that is replaced at once"), ("--help", "help")];
+
 /// What may stand at the cursor in a line of one of these tools; `None` when it is none of them.
 pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current: &str) -> Option<Proposal> {
     let listed = |options: Options| {
@@ -75,6 +87,16 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
             _ if dashed => listed(VZUBC),
             _ => Proposal::Words(containers(sources, Containers::Running)),
         },
+        "vztop" | "vzstat" => match before.last() {
+            Some(&("-s" | "--sort")) => {
+                Proposal::Words(crate::top::columns().map(|name| Candidate::new(name, "column")).collect())
+            }
+            Some(&("-d" | "-n" | "-f" | "--delay" | "--iterations" | "--filter")) => nothing(),
+            _ if dashed => listed(VZTOP),
+            _ => Proposal::Words(containers(sources, Containers::Running)),
+        },
+        "vzmetrics" if matches!(before.last(), Some(&("-o" | "--output"))) => Proposal::Paths,
+        "vzmetrics" => listed(VZMETRICS),
         "vzcalc" if dashed => listed(DETAILS),
         "vzcalc" => {
             // It takes no names.

@@ -23,6 +23,7 @@ pub use fields::{Align, Field, Need, field_table};
 pub use options::{Error, Form, Options, Request, Scope, Sort, parse};
 pub use row::{Column, Counter, Disk, DiskColumn, Resource, Row, Status, Switch};
 pub use select::select;
+pub(crate) use source::configured;
 pub use value::{Room, Value};
 
 use vzconf::{Ctid, Paths};

@@ -58,14 +58,18 @@ pub(super) fn rows(paths: &Paths, options: &Options, ids: &[Ctid]) -> Result<See
     Ok(view.seen)
 }
 
+/// The VEs that have a configuration.
+pub(crate) fn configured(paths: &Paths) -> Vec<Ctid> {
+    runtime::numbered(&paths.conf_dir(), ".conf")
+}
+
 fn wanted(paths: &Paths, scope: Scope, ids: &[Ctid]) -> Vec<Ctid> {
-    let configured = || runtime::numbered(&paths.conf_dir(), ".conf");
     let mut wanted = match scope {
         _ if !ids.is_empty() => ids.to_vec(),
         Scope::Running => runtime::candidates(paths),
-        Scope::Stopped => configured(),
+        Scope::Stopped => configured(paths),
         // One that runs is listed even when somebody took its config away.
-        Scope::All => [configured(), runtime::candidates(paths)].concat(),
+        Scope::All => [configured(paths), runtime::candidates(paths)].concat(),
     };
     wanted.sort_unstable();
     wanted.dedup();
