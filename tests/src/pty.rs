@@ -21,6 +21,8 @@ pub struct Pty {
 
 /// Rows and columns of a new terminal.
 const SIZE: (u16, u16) = (24, 80);
+/// As long may be waited for the end of what an ended program wrote.
+const LAST: Duration = Duration::from_secs(2);
 
 impl Pty {
     /// Starts a program on a new terminal of 24 rows and 80 columns.
@@ -157,6 +159,9 @@ impl Pty {
             let _ = self.child.kill();
             panic!("the program on the terminal does not end; it wrote {:?}", self.seen);
         }
+        // The kernel hands on in its own time what was written last. A process left behind may keep the terminal open.
+        let deadline = Instant::now() + LAST;
+        while self.read() && Instant::now() < deadline {}
         (status.and_then(|status| status.code()).unwrap_or(-1), std::mem::take(&mut self.seen))
     }
 }
