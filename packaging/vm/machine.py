@@ -84,7 +84,10 @@ class Machine:
             # A name that the device has from the start.
             words += f" net.ifnames=0 vm.number={number}"
         cpu = "host" if self.accelerator == "kvm" else "max"
-        line = [QEMU, "-accel", self.accelerator, "-cpu", cpu, "-smp", "2", "-m", str(MEMORY), "-nodefaults",
+        # Before 8.1, qemu's emulated processors may go on executing code that another one has changed when each has a
+        # thread of its own: a kernel that patches its busy paths (jump labels) dies of a breakpoint that is long gone.
+        accelerator = "tcg,thread=single" if self.accelerator == "tcg" else self.accelerator
+        line = [QEMU, "-accel", accelerator, "-cpu", cpu, "-smp", "2", "-m", str(MEMORY), "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", *_boot(kernel, words),
                 "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self._agent}",
                 "-device", "virtserialport,chardev=agent,name=agent",

@@ -27,8 +27,10 @@ import report
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KERNELS = ["6.1", "6.12"]
 BOOT = 180
-# Tests at work at once in a machine, which has two processors.
-WORKERS = 3
+# Tests at work at once in a machine, which has two processors but, emulated, one thread.
+WORKERS = 2
+# A second machine helps with what is left of a kernel's tests when they are at least so many.
+HELPED = 10
 
 
 class Unreachable(Exception):
@@ -65,16 +67,13 @@ def main():
                     found[vm.release] = probe.ask(vm)
             sys.exit(probe.write("docs/kernel-features.md", found))
         until = time.monotonic() + wish.budget
-        for kernel in ran:
-            results.kernels.append(kernel)
-            chosen = [test for test in tests if not wish.short or test.in_short_run(kernel == KERNELS[0])]
-            one_kernel(wish, kernel, disk, chosen, results, until)
-            crossing = link.tests(wish.filter) if kernel == ran[0] else []
-            if crossing and time.monotonic() < until:
-                link.run(kernel, *parts(wish, kernel), disk, crossing, results)
-            else:
-                for test in crossing:
-                    results.add(kernel, test, report.NOT_RUN, "the time was used up")
+        every_kernel(wish, ran, disk, tests, results, until)
+        crossing = link.tests(wish.filter)
+        if crossing and time.monotonic() < until:
+            link.run(ran[0], *parts(wish, ran[0]), disk, crossing, results)
+        else:
+            for test in crossing:
+                results.add(ran[0], test, report.NOT_RUN, "the time was used up")
     finish(wish, results)
 
 
@@ -140,42 +139,57 @@ def build_module(kernel, modules):
     subprocess.run(["packaging/vm/module", kernel, os.path.join(modules, version)], check=True)
 
 
-def one_kernel(wish, kernel, disk, tests, results, until):
-    """Boots one kernel and runs everything in it. A machine that goes down by itself is told, and booted once more for
-    what is left: emulated processors do that. The second time it fails the run, and so does one that hangs."""
-    if not tests:
+def every_kernel(wish, kernels, disk, tests, results, until):
+    """A machine for each kernel, two at once. Who has nothing left helps the first kernel, which is asked most."""
+    results.kernels += kernels
+    queues = {}
+    for kernel in kernels:
+        chosen = [test for test in tests if not wish.short or test.in_short_run(kernel == KERNELS[0])]
+        queues[kernel] = alone, todo = queue.Queue(), queue.Queue()
+        for test in chosen:
+            if test.ignored:
+                results.add(kernel, test, report.SKIP, "known failure")
+            else:
+                (alone if test.alone else todo).put(test)
+
+    def rest():
+        for kernel in kernels[1:]:
+            one_machine(wish, kernel, disk, queues[kernel], results, until)
+        if queues[kernels[0]][1].qsize() >= HELPED:
+            one_machine(wish, kernels[0], disk, (queue.Queue(), queues[kernels[0]][1]), results, until, "-2")
+
+    helper = threading.Thread(target=rest)
+    helper.start()
+    one_machine(wish, kernels[0], disk, queues[kernels[0]], results, until)
+    helper.join()
+    for kernel in kernels:
+        for left in queues[kernel]:
+            while not left.empty():
+                results.add(kernel, left.get(), report.NOT_RUN, "the machine hung or the time was used up")
+
+
+def one_machine(wish, kernel, disk, queues, results, until, suffix=""):
+    """Boots one kernel and runs what is in the queues. A machine that goes down by itself is told, and booted once more
+    for what is left. The second time it fails the run, and so does one that hangs."""
+    if all(of.empty() for of in queues):
         return
-    alone, todo = queue.Queue(), queue.Queue()
-    for test in tests:
-        if test.ignored:
-            results.add(kernel, test, report.SKIP, "known failure")
-        else:
-            (alone if test.alone else todo).put(test)
+    console = os.path.join(wish.cache, f"console-{kernel}{suffix}")
     started = time.monotonic()
     try:
         try:
-            one_boot(wish, kernel, disk, (alone, todo), results, until)
+            one_boot(wish, kernel, disk, queues, results, until, console)
         except machine.Ended as ended:
             results.went_down(kernel, str(ended))
-            one_boot(wish, kernel, disk, (alone, todo), results, until)
+            one_boot(wish, kernel, disk, queues, results, until, console)
     except (machine.Hung, machine.Ended) as failure:
         whole = groups.Test("machine", "", "boots, and answers to the end")
-        why = f"see {console(wish, kernel)}"
-        results.add(kernel, whole, report.FAIL, why, time.monotonic() - started, str(failure))
-    for left in (alone, todo):
-        while not left.empty():
-            results.add(kernel, left.get(), report.NOT_RUN, "the machine hung or the time was used up")
+        results.add(kernel, whole, report.FAIL, f"see {console}", time.monotonic() - started, str(failure))
 
 
-def console(wish, kernel):
-    """Where the machine's last words are kept."""
-    return os.path.join(wish.cache, f"console-{kernel}")
-
-
-def one_boot(wish, kernel, disk, queues, results, until):
-    """One life of a machine. What was at work when it went down is left in the queues."""
+def one_boot(wish, kernel, disk, queues, results, until, console):
+    """One life of a machine, whose last words are kept. What was at work when it went down is left in the queues."""
     started = time.monotonic()
-    with machine.Machine(*parts(wish, kernel), disk, console=console(wish, kernel)) as vm:
+    with machine.Machine(*parts(wish, kernel), disk, console=console) as vm:
         vm.boot(BOOT)
         results.note(kernel, f"{vm.release}, {vm.accelerator}, up after {time.monotonic() - started:.0f} s")
         alone, todo = queues
