@@ -1,6 +1,6 @@
 //! A VE's cgroups, as the verbs use them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,12 @@ use beancounters::{
 use rustix::fs::{Mode, OFlags};
 use vzconf::change::Changed;
 use vzconf::{Config, Ctid, Exit};
+use vzsys::channel::Channel;
 use vzsys::idmap::IdRange;
+use vzsys::spawn;
 
 use crate::error::{Error, Result};
-use crate::node::Ve;
+use crate::node::{Node, Ve};
 
 /// How long the last processes of a killed VE may take to leave its cgroups.
 const REMOVE: Duration = Duration::from_secs(20);
@@ -147,6 +149,15 @@ pub(crate) fn monitors() -> Option<PathBuf> {
 pub(crate) fn monitors_fd() -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(monitors()?, flags, Mode::empty()).ok()
+}
+
+/// Starts the monitor's program with other work that outlives us. Whether it does that is nobody's to wait for.
+pub(crate) fn start_aside(node: &Node, arguments: &[&str]) {
+    let group = monitors_fd();
+    let started = Channel::pair().and_then(|(_, theirs)| {
+        spawn::detached(&node.vzmon, arguments, &theirs, group.as_ref().map(AsFd::as_fd))
+    });
+    drop(started);
 }
 
 /// Kills every process of the VE.

@@ -2,14 +2,11 @@
 //! served below `/run/vz/proc`.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use beancounters::node_text::{self, Info, Stat};
-use beancounters::{Beancounter, Resource, Usage, text};
+use beancounters::{Beancounter, IoMeter, Resource, Usage, text};
 use vzconf::{Ctid, Mask, Paths};
-use vzsys::channel::Channel;
-use vzsys::spawn;
 
 use crate::accounts::Accounts;
 use crate::cgroup;
@@ -27,6 +24,8 @@ pub enum HostFile {
     Resources(Ctid),
     /// `bc/CTID/ioprio`
     Ioprio(Ctid),
+    /// `bc/CTID/ioacct`
+    Ioacct(Ctid),
     /// `vz/veinfo`
     Veinfo,
     /// `vz/vestat`
@@ -58,11 +57,7 @@ pub fn lock(paths: &Paths) -> std::io::Result<File> {
 /// fails.
 pub(crate) fn serve(node: &Node) {
     if lock(&node.paths).is_ok_and(|lock| lock.try_lock().is_ok()) {
-        let group = cgroup::monitors_fd();
-        let started = Channel::pair().and_then(|(_, theirs)| {
-            spawn::detached(&node.vzmon, &["proc"], &theirs, group.as_ref().map(AsFd::as_fd))
-        });
-        drop(started);
+        cgroup::start_aside(node, &["proc"]);
     }
 }
 
@@ -80,8 +75,8 @@ impl HostFile {
 
     /// Those in `bc/CTID` of a VE that runs.
     #[must_use]
-    pub fn of(ctid: Ctid) -> [(&'static str, Self); 2] {
-        [("resources", Self::Resources(ctid)), ("ioprio", Self::Ioprio(ctid))]
+    pub fn of(ctid: Ctid) -> [(&'static str, Self); 3] {
+        [("resources", Self::Resources(ctid)), ("ioprio", Self::Ioprio(ctid)), ("ioacct", Self::Ioacct(ctid))]
     }
 
     /// What it says now; `None` when its VE does not run any more.
@@ -92,6 +87,10 @@ impl HostFile {
             Self::BcResources => text::bc_resources(&accounts.all()),
             Self::Resources(ctid) => text::resources_of(&accounts.of(ctid)?),
             Self::Ioprio(ctid) => format!("prio: {}\n", accounts.ioprio(ctid)?),
+            Self::Ioacct(ctid) => {
+                let io = IoMeter::default().read(&accounts.cgroup(ctid)?).unwrap_or_default();
+                node_text::ioacct(io.read_bytes, io.written_bytes)
+            }
             Self::Veinfo => node_text::veinfo(&infos(accounts)),
             Self::Vestat => node_text::vestat(&stats(accounts)),
             Self::Vzquota => node_text::VZQUOTA_TITLES.to_owned(),

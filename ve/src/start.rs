@@ -31,7 +31,7 @@ use crate::net;
 use crate::node::Ve;
 use crate::scripts;
 use crate::state::{State, boottime};
-use crate::views::View;
+use crate::views;
 use crate::wait;
 
 /// How to start.
@@ -298,7 +298,7 @@ fn plan(
         cgroup_unified: cgroup.v2_dir(),
         cgroup_view: view(found.guest.init),
         devices: confine::devices(&ve.config, ve.ctid)?,
-        views: View::ALL.map(|view| (view.name().to_owned(), view.place().into())).into(),
+        views: views::places(),
         masked: paths(&MASKED),
         read_only: if ids.is_some() { Vec::new() } else { paths(&PRIVILEGED_READ_ONLY) },
         run_files: guest::run_files(ve, found),
@@ -403,8 +403,9 @@ fn wait_until_up(ve: &Ve<'_>, state: &State) -> Result<()> {
 }
 
 /// Starts a new monitor for a VE whose monitor died. It adopts init and serves from then on. Verbs that
-/// take no lock call this too: whoever comes second leaves it to the first.
+/// take no lock call this too: whoever comes second leaves it to the first. Who serves its views is replaced as well.
 pub(crate) fn adopt(ve: &Ve<'_>, state: &State) -> Result<()> {
+    views::mend(ve);
     if state.monitor.alive() {
         return Ok(());
     }

@@ -11,11 +11,12 @@ mod supervisor;
 mod views;
 mod watch;
 
-/// The program: a monitor, the supervisor that a monitor starts, or the server of the host's tables.
+/// The program: a monitor, the supervisor that a monitor starts, the server of the host's tables, or of a VE's views anew.
 pub fn main() -> std::process::ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == supervisor::WORD => supervisor::main(),
         Some(word) if word == views::WORD => views::host_main(),
+        Some(word) if word == views::MEND => views::mend_main(std::env::args().nth(2)),
         _ => launch::main(),
     }
 }

@@ -11,6 +11,8 @@ use crate::error::{Result, SysError};
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_NEWTIME` (5.6).
 pub const CLONE_NEWTIME: u64 = 0x80;
+/// `CLONE_NEWNS`.
+pub const CLONE_NEWNS: u64 = libc::CLONE_NEWNS as u64;
 
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 

@@ -6,13 +6,17 @@
 mod cpu;
 mod memory;
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use beancounters::{CpuTime, Cpus, Hierarchies, Memory, VeCgroup};
 use vzconf::Ctid;
 
+use crate::cgroup;
 use crate::inside::Counts;
 use crate::monitor::Charge;
+use crate::node::Ve;
 
 /// A file that a VE has in place of the kernel's, or of OpenVZ's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +85,23 @@ impl View {
     #[must_use]
     pub fn is_secret(self) -> bool {
         matches!(self, Self::UserBeancounters | Self::BcResources | Self::Resources)
+    }
+}
+
+/// Names of files, and the paths that they are put on.
+#[must_use]
+pub fn places() -> Vec<(String, PathBuf)> {
+    View::ALL.map(|view| (view.name().to_owned(), view.place().into())).into()
+}
+
+/// Whoever serves a VE's views holds the lock on this, in its run-time directory. There is none when nobody is to.
+pub const LOCK: &str = "views.lock";
+
+/// Starts to serve them anew, if all who did were killed. Does not wait for that; without them nothing else fails.
+pub(crate) fn mend(ve: &Ve<'_>) {
+    if File::open(ve.run_dir().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
+        ve.say(1, "Those who served the container's views died; starting new ones");
+        cgroup::start_aside(ve.node, &["views", &ve.ctid.to_string()]);
     }
 }
 

@@ -20,14 +20,18 @@ mod wire;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};
 use ve::monitor::Charge;
-use vzconf::Paths;
+use ve::state::State;
+use ve::views::LOCK;
+use vzconf::{Ctid, Paths};
 use vzsys::fuse::Connection;
+use vzsys::launch;
 use vzsys::mount::Detached;
 use vzsys::process::{PidFd, timespec};
 use vzsys::raw::{self, Cloned};
@@ -44,6 +48,8 @@ const FIRST: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(1);
 /// The argument that makes us the host's server.
 pub(crate) const WORD: &str = "proc";
+/// The argument that makes us the server of a running VE whose servers were killed.
+pub(crate) const MEND: &str = "views";
 /// As mount tables show it.
 const SOURCE: &str = "vzproc";
 
@@ -61,10 +67,52 @@ pub(crate) fn begin(connection: Connection, charge: Charge) -> Result<()> {
             // Whatever the monitor had open is not ours.
             && raw::close_all_but(&[connection.as_fd(), init.as_fd()]).is_ok()
         {
-            Server { connection, init: Some(init), desk: Desk::new(VeFiles::new(&charge)) }.work();
+            // Without the lock nobody would know that we are gone, and that is all.
+            let lock = File::create(charge.run_dir.join(LOCK)).ok().filter(|lock| lock.try_lock().is_ok());
+            serve_ve(connection, init, &charge, lock);
         }
         raw::exit_now(0);
     }
+    Ok(())
+}
+
+/// Until the VE has ended, or has unmounted all.
+fn serve_ve(connection: Connection, init: PidFd, charge: &Charge, lock: Option<File>) {
+    let mut server =
+        Server { connection, init: Some(init), desk: Desk::new(VeFiles::new(charge)), gone: false };
+    server.work();
+    if server.gone && lock.is_some() {
+        // The VE wants none: this is nobody's to mend.
+        let _ = std::fs::remove_file(charge.run_dir.join(LOCK));
+    }
+    // Held until here, by the copies as well.
+    drop(lock);
+}
+
+/// `vzmon views CTID`: mounts the views of a VE anew and serves them, when nobody else does.
+pub(crate) fn mend_main(ctid: Option<String>) -> ExitCode {
+    let Some(ctid) = ctid.and_then(|word| word.parse::<Ctid>().ok()) else { return ExitCode::from(2) };
+    match mend(&Paths::host().run_dir(ctid), ctid) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn mend(run_dir: &Path, ctid: Ctid) -> Result<()> {
+    let lock = File::open(run_dir.join(LOCK)).ok().filter(|lock| lock.try_lock().is_ok());
+    let (Some(lock), Some(state)) = (lock, State::load(run_dir)) else { return Ok(()) };
+    let Some(init) = state.init.open()? else { return Ok(()) };
+    let (connection, views) = open()?;
+    name(ctid.get());
+    // Somebody has to answer what is asked while they are put into place.
+    if matches!(raw::clone3(raw::CLONE_PARENT, None, 0)?, Cloned::Child) {
+        let done = launch::put_again(init.as_fd(), &ve::views::places(), &views);
+        raw::exit_now(i32::from(done.is_err()));
+    }
+    drop(views);
+    let base = state.ids.map_or(0, |ids| ids.base);
+    let charge = Charge { ctid: ctid.get(), run_dir: run_dir.to_owned(), init: state.init, base, load: true };
+    serve_ve(connection, init, &charge, Some(lock));
     Ok(())
 }
 
@@ -91,7 +139,7 @@ fn serve_host(paths: &Paths) -> Result<()> {
     mount.attach(&place)?;
     drop(mount);
     let desk = Desk::new(HostFiles::new(paths.clone()));
-    Server { connection, init: None, desk }.work();
+    Server { connection, init: None, desk, gone: false }.work();
     // Held until here, by the copies as well.
     drop::<File>(lock);
     Ok(())
@@ -110,6 +158,8 @@ struct Server<F: Files> {
     /// With it the VE ends.
     init: Option<PidFd>,
     desk: Desk<F>,
+    /// It is mounted nowhere any more.
+    gone: bool,
 }
 
 /// Why a role ends.
@@ -131,7 +181,7 @@ impl Then {
 
 impl<F: Files> Server<F> {
     /// Until the VE has ended. It waits for its first answers while it starts: a keeper comes after them.
-    fn work(mut self) {
+    fn work(&mut self) {
         if matches!(self.serve(None, FIRST), Then::End) {
             return;
         }
@@ -181,7 +231,8 @@ impl<F: Files> Server<F> {
         self.desk.serve(&mut self.connection);
         let mut fds = [PollFd::new(&self.connection, PollFlags::IN)];
         let looked = poll(&mut fds, timespec(Some(Duration::ZERO)).as_ref());
-        if looked.is_ok() && fds[0].revents().contains(PollFlags::ERR) { Then::End } else { Then::Go }
+        self.gone = looked.is_ok() && fds[0].revents().contains(PollFlags::ERR);
+        if self.gone { Then::End } else { Then::Go }
     }
 
     /// Without a keeper for a while only.
@@ -198,8 +249,10 @@ impl<F: Files> Server<F> {
                 Some(Round { asked: true, .. }) => match self.connection.receive() {
                     Ok(Some(_)) => self.desk.serve(&mut self.connection),
                     Ok(None) => {}
-                    // It is mounted nowhere any more.
-                    Err(_) => return Then::End,
+                    Err(_) => {
+                        self.gone = true;
+                        return Then::End;
+                    }
                 },
                 Some(Round { alone: true, .. }) => return Then::Go,
                 _ => {}

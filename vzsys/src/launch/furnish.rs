@@ -11,12 +11,9 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_c
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::init::Trees;
-use super::{CgroupView, LaunchPlan, RunFile, RunFileKind};
+use super::{CgroupView, LaunchPlan, RunFile, RunFileKind, views};
 use crate::error::{Call, Result, SysError};
 use crate::mount::{Detached, Opt, QUIET};
-
-/// Where a VE has its own numbers, by the names of OpenVZ's kernel.
-const VIEWS: &str = "/run/vz/proc";
 
 /// Changes the root to the VE's and mounts what a guest expects to find.
 ///
@@ -33,7 +30,7 @@ pub(super) fn furnish(plan: &LaunchPlan, trees: Trees<'_>) -> Result<()> {
     mount_point("/dev")?;
     trees.dev.attach(Path::new("/dev"))?;
     mount_rest(plan)?;
-    trees.views.map_or(Ok(()), |views| put_views(plan, views))
+    trees.views.map_or(Ok(()), |views| views::put(&plan.views, views))
 }
 
 /// `root` was copied on the host's side: the VE's ids need no way to where it is mounted there, and a
@@ -71,18 +68,7 @@ fn mount_rest(plan: &LaunchPlan) -> Result<()> {
     Ok(())
 }
 
-/// The directory of views, and its files over the kernel's. What this kernel does not have needs no other.
-fn put_views(plan: &LaunchPlan, views: &Detached) -> Result<()> {
-    mount_point("/run/vz")?;
-    mount_point(VIEWS)?;
-    views.attach(Path::new(VIEWS))?;
-    for (name, place) in plan.views.iter().filter(|(_, place)| place.exists()) {
-        Detached::copy_of(&Path::new(VIEWS).join(name), false)?.attach(place)?;
-    }
-    Ok(())
-}
-
-fn mount_point(path: &str) -> Result<()> {
+pub(super) fn mount_point(path: &str) -> Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(SysError::from_io("mkdir", path, &error))

@@ -24,6 +24,7 @@ mod console;
 mod devices;
 mod furnish;
 mod init;
+mod views;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ use crate::trap::Trapped;
 
 pub(crate) use console::open_pty;
 pub use devices::{Device, DeviceKind};
+pub use views::put_again;
 
 /// What every process of a VE is confined by; the same for init and for `vzctl exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
