@@ -227,7 +227,7 @@ class Bench:
     def many(self):
         numbers = self.numbers(self.options.ves)
         with host.fresh(self.work, "/vz/private"):
-            times, memory, ends = self.crowd(numbers)
+            times, memory, ends, readings = self.crowd(numbers)
         group = max(2, min(10, len(times) // 4))
         samples = {f"the first {group}": times[:group], f"the last {group}": times[-group:]}
         ratio = report.median(times[-group:]) / report.median(times[:group])
@@ -235,10 +235,13 @@ class Bench:
                 f"{report.median(memory) // 1024} KiB, largest {max(memory) // 1024} KiB. "
                 f"stop --fast of each: median {report.text(report.median(ends))}, largest {report.text(max(ends))}.")
         title = f"{len(numbers)} tiny VEs running at once: start, from the command to init's first instruction"
-        return [report.Table(title, f"the last {group}", samples, note)]
+        table = "cat /run/vz/proc/user_beancounters"
+        return [report.Table(title, f"the last {group}", samples, note),
+                report.Table(f"{len(numbers)} tiny VEs running at once: to read about all of them", table, readings, "")]
 
     def crowd(self, numbers):
-        """Nanoseconds of each start, bytes of each monitor, nanoseconds of each stop."""
+        """Nanoseconds of each start, bytes of each monitor, nanoseconds of each stop, and of reading about
+        all."""
         for number in numbers:
             self.ours.create(number, "tiny")
         # As in the other measurements, the first start of all is not counted.
@@ -252,11 +255,23 @@ class Bench:
             begin, _ = self.ours.verb("start", number)
             times.append(peers.wait_for(mark, TINY_UP) - begin)
         memory = [private(self.ours.state(number)["monitor"]["pid"]) for number in numbers]
+        readings = self.readings()
         ends = []
         for number in numbers:
             ends.append(self.ours.stop_number(number))
             self.ours.destroy(number)
-        return times, memory, ends
+        return times, memory, ends, readings
+
+    def readings(self):
+        """Nanoseconds, by command."""
+        lines = [["cat", "/run/vz/proc/user_beancounters"], ["vzubc"], ["vzlist"], ["vzmetrics"]]
+        samples = {}
+        for _ in range(max(5, self.options.rounds // 3)):
+            for line in lines:
+                program = line[0] if line[0] == "cat" else str(self.ours.vzctl.with_name(line[0]))
+                _, nanoseconds = peers.timed([program, *line[1:]])
+                samples.setdefault(" ".join(line), []).append(nanoseconds)
+        return samples
 
     # --- shares of CPU time, harm -------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use vztests::{Background, Node, Ve, command, on_node, run, until};
+use vztests::{Background, Node, Ve, command, on_node, run, skip, until};
 
 const BOOT: Duration = Duration::from_secs(120);
 const ADDRESS: &str = "10.30.0.1";
@@ -76,6 +76,26 @@ fn root_logs_in_with_a_password(ve: &Ve<'_>) {
     assert_eq!(login.out(), "0\nguest.test\n", "{login}");
 }
 
+/// What the distribution's own programs say of RAM, processors and time is what the VE has.
+fn its_tools_know_its_limits(ve: &Ve<'_>) {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        skip("FUSE");
+        return;
+    }
+    assert_eq!(ve.sh("free -b | awk '/^Mem/ { print $2 }'"), (1_u64 << 30).to_string());
+    let top = ve.sh("top -b -n 1 | head -n 5");
+    assert!(top.contains("MiB Mem :   1024.0 total"), "{top}");
+    let number = |line: &str| -> f64 { ve.sh(line).trim().parse().unwrap() };
+    let host: f64 = fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap();
+    let own = number("cut -d' ' -f1 /proc/uptime");
+    assert!(own < host && number("ps -o etimes= -p 1") <= own + 2.0, "up {own} s, the host {host} s");
+    assert!(ve.sh("uptime").contains("load average"));
+    ve.ok("set", &["--cpulimit", "100"]);
+    // Both are asked again each time.
+    assert_eq!(ve.sh("getconf _NPROCESSORS_ONLN; grep -c ^processor /proc/cpuinfo"), "1\n1");
+    ve.ok("set", &["--cpulimit", "0"]);
+}
+
 /// Clean, and quick.
 fn stops_by_itself(ve: &Ve<'_>) {
     let stop = ve.ok("stop", &[]).says("Container was stopped").never_says("Killing");
@@ -88,6 +108,7 @@ fn systemd_guest(node: &Node, template: &str) {
     let Some(ve) = boot(node, template) else { return };
     has_systemd_running(&ve);
     is_a_whole_system(&ve);
+    its_tools_know_its_limits(&ve);
     assert_eq!(ve.sh("systemd-detect-virt --container").lines().next(), Some("lxc"));
     // Its init makes cgroups of its own inside the VE's.
     assert!(ve.sh("cat /proc/self/cgroup /proc/1/cgroup").contains("init.scope"));
