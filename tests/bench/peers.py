@@ -18,7 +18,7 @@ import time
 import host
 import trees
 
-PACKAGES = ("lxc", "crun", "systemd-container")
+PACKAGES = ("lxc", "lxcfs", "crun", "systemd-container")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,7 +30,7 @@ def install():
     """Installs the peers that are missing, where that is possible."""
     if not shutil.which("apt-get"):
         return
-    programs = {"lxc": "lxc-start", "crun": "crun", "systemd-container": "systemd-nspawn"}
+    programs = {"lxc": "lxc-start", "lxcfs": "lxcfs", "crun": "crun", "systemd-container": "systemd-nspawn"}
     missing = [package for package in PACKAGES if not shutil.which(programs[package])]
     if not missing:
         return

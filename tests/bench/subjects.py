@@ -11,9 +11,10 @@ import peers
 import report
 import resources
 import trees
+import views
 from peers import Failed
 
-ALL = ("create", "start", "boot", "exec", "end", "many", "shares", "harm")
+ALL = ("create", "start", "boot", "exec", "end", "many", "views", "shares", "harm")
 TINY_UP = 20
 DEBIAN_UP = 120
 
@@ -272,6 +273,11 @@ class Bench:
                 _, nanoseconds = peers.timed([program, *line[1:]])
                 samples.setdefault(" ".join(line), []).append(nanoseconds)
         return samples
+
+    # --- reading the container's own /proc ----------------------------------------------------------
+
+    def views(self):
+        return views.views(self)
 
     # --- shares of CPU time, harm -------------------------------------------------------------------
 

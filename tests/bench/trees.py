@@ -45,6 +45,7 @@ def tiny(work):
         (tree / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", tree / "bin/busybox")
     run("cc", "-Os", "-static", "-o", tree / "sbin/init", HERE / "stamp.c")
+    run("cc", "-Os", "-static", "-o", tree / "bin/reader", HERE / "reader.c")
     for applet in ("sh", "true", "date", "sleep", "cat", "ps", "mount", "umount", "halt", "poweroff", "reboot"):
         (tree / "bin" / applet).symlink_to("busybox")
     (tree / "etc/inittab").write_text("::sysinit:/bin/true\n::ctrlaltdel:/bin/true\n")
