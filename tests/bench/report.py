@@ -37,6 +37,11 @@ def median(values):
     return statistics.median(values)
 
 
+def late(values):
+    """As long as 99 of 100 take at most."""
+    return sorted(values)[(len(values) * 99 + 99) // 100 - 1]
+
+
 def text(nanoseconds):
     milliseconds = nanoseconds / 1e6
     return f"{milliseconds / 1000:.2f} s" if milliseconds >= 10_000 else f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
