@@ -57,8 +57,8 @@ def furnish(work, conf):
 
 @contextlib.contextmanager
 def fresh(work, path):
-    """A new ext4 on this directory for a while. On one where much was deleted lately, each new inode is looked for
-    among those for minutes (`recently_deleted` in fs/ext4/ialloc.c): that would be measured instead."""
+    """A new ext4 on this directory for a while. On one without a journal where much was deleted lately, each new inode
+    is looked for among those for minutes (`recently_deleted` in fs/ext4/ialloc.c): that would be measured instead."""
     image = work / "fresh.img"
     with open(image, "wb") as file:
         file.truncate(4 << 30)

@@ -33,6 +33,33 @@ class Table:
         yield ""
 
 
+@dataclasses.dataclass
+class Files:
+    """Nanoseconds by file, and by contender."""
+
+    title: str
+    ours: str
+    samples: dict
+    note: str
+
+    def lines(self):
+        names = list(dict.fromkeys(name for of in self.samples.values() for name in of))
+        heads = [head for name in names for head in (f"{name} median", f"{name} 99 %")]
+        yield f"### {self.title[0].upper()}{self.title[1:]}"
+        yield ""
+        heads += ["n", *(f"ours : {name}" for name in names if name != self.ours)]
+        yield f"| | {' | '.join(heads)} |"
+        yield f"|---|{'---:|' * len(heads)}"
+        for file, of in self.samples.items():
+            cells = [text(value) for name in names for value in (median(of[name]), late(of[name]))]
+            ratios = [f"{median(of[self.ours]) / median(of[name]):.3g}" for name in names if name != self.ours]
+            yield f"| {' | '.join([file, *cells, str(min(map(len, of.values()))), *ratios])} |"
+        if self.note:
+            yield ""
+            yield self.note
+        yield ""
+
+
 def median(values):
     return statistics.median(values)
 

@@ -1,6 +1,7 @@
 """What a container's own /proc costs to read: ours beside lxcfs, in an LXC container with the same limits."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -12,18 +13,33 @@ from peers import Failed
 
 FILES = ("meminfo", "stat", "uptime", "cpuinfo", "loadavg")
 RAM = 64 << 20
-CPU = "0"
-# Between two reads, in ms, and how many there are in a round. Ours shows the same text for 50 ms: after a longer pause
-# it is made anew each time, as by lxcfs.
-PACES = {60: 15, 0: 1000}
+CPU = min(os.sched_getaffinity(0))
+# Longer than ours shows the same text for, in ms: after it, the text is made anew, as lxcfs always does.
+PAUSE = "60"
+# How many reads there are in a round, and what is done before each, as the reader is told.
+RARE = (6, [PAUSE])
+ANEW = (6, [PAUSE, "/proc/swaps"])
+OFTEN = (1000, ["0"])
+# Where those who answer run. On whose CPU they are woken decides more than what they do, and it stays as it came about
+# by chance: so both are measured.
+ANYWHERE, HERE, ELSEWHERE = "", ", answered on the reader's CPU", ", answered on another CPU"
+PACES = {
+    "once every 60 ms": (RARE, ANYWHERE),
+    **{f"once every 60 ms, awake by another file meanwhile{where}": (ANEW, where) for where in (HERE, ELSEWHERE)},
+    **{f"again and again{where}": (OFTEN, where) for where in (HERE, ELSEWHERE)},
+}
 MOUNT = pathlib.Path("/run/bench-lxcfs")
 ERRORS = pathlib.Path("/run/bench-lxcfs-errors")
 NAME = f"{host.NAME}-views"
 
 
 def views(bench):
+    paces = [pace for pace, (_, where) in PACES.items() if where != ELSEWHERE or len(os.sched_getaffinity(0)) > 1]
     with contextlib.ExitStack() as stack:
-        readers = {bench.ours: stack.enter_context(ours(bench))}
+        try:
+            readers = {bench.ours: stack.enter_context(ours(bench))}
+        except Failed as failure:
+            raise SystemExit(f"error: {failure}") from failure
         missing = "it, or LXC, is not installed"
         if bench.lxc and shutil.which("lxcfs"):
             try:
@@ -34,25 +50,33 @@ def views(bench):
                 missing = str(failure)
         if missing:
             print(f"    lxcfs is left out: {missing}")
-        sizes = {name(contender): reader.sizes() for contender, reader in readers.items()}
 
         def measure(contender):
-            return {(pace, file, name(contender)): readers[contender].read(file, times, pace)
-                    for pace, times in PACES.items() for file in FILES}
+            reader = readers[contender]
+            return {(pace, file, name(contender)): reader.read(file, pace) for pace in paces for file in FILES}
 
+        sizes = {name(contender): reader.sizes() for contender, reader in readers.items()}
         samples = bench.rounds(readers, measure, rounds=max(3, bench.options.rounds // 3))
-    return [table(pace, file, samples, sizes, missing) for pace in PACES for file in FILES]
+    tables = []
+    for pace in paces:
+        by_file = {file: of(pace, file, samples) for file in FILES}
+        tables.append(report.Files(f"reading a container's own /proc {pace}", "vzctl", by_file, ""))
+    tables[-1].note = note(sizes, missing)
+    return tables
 
 
-def table(pace, file, samples, sizes, missing):
-    of = {name: [nanoseconds for times in samples.get((pace, file, name), ()) for nanoseconds in times] for name in sizes}
-    how = f"once every {pace} ms" if pace else "again and again"
-    late = ", ".join(f"{name} {report.text(report.late(values))}" for name, values in of.items() if values)
-    size = ", ".join(f"{name} {bytes_of[file]}" for name, bytes_of in sizes.items())
-    note = f"99 of 100 take at most: {late}. Bytes: {size}."
+def of(pace, file, samples):
+    """Nanoseconds, by who was read from."""
+    return {name: [nanoseconds for times in rounds for nanoseconds in times]
+            for (paced, of_file, name), rounds in samples.items() if (paced, of_file) == (pace, file)}
+
+
+def note(sizes, missing):
     if missing:
-        note += " lxcfs was not there to compare with."
-    return report.Table(f"reading /proc/{file} in a container with 64 MiB of RAM and one CPU, {how}", "vzctl", of, note)
+        return "lxcfs was not there to compare with."
+    version = host.output(["lxcfs", "--version"]).strip('"')
+    sizes = "; ".join(f"{file} {', '.join(f'{name} {of[file]}' for name, of in sizes.items())}" for file in FILES)
+    return f"lxcfs {version} with `-l`. Each container has 64 MiB of RAM and one CPU. Bytes of a text: {sizes}."
 
 
 def name(contender):
@@ -62,8 +86,10 @@ def name(contender):
 class Reader:
     """Runs the reader in a container."""
 
-    def __init__(self, enter):
+    def __init__(self, enter, server):
         self.enter = enter
+        # What the processes that answer are called, as far as the kernel keeps it.
+        self.server = server[:15]
 
     def output(self, *command):
         done = subprocess.run([*map(str, self.enter), *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -89,8 +115,28 @@ class Reader:
     def sizes(self):
         return {file: len(self.output("/bin/cat", f"/proc/{file}")) for file in FILES}
 
-    def read(self, file, times, pause):
-        return [int(line) for line in self.output("/bin/reader", f"/proc/{file}", str(times), str(pause)).split()]
+    def read(self, file, pace):
+        (times, how), where = PACES[pace]
+        self.place(where)
+        return [int(line) for line in self.output("/bin/reader", f"/proc/{file}", str(times), *how).split()]
+
+    def place(self, where):
+        cpus = os.sched_getaffinity(0)
+        if where:
+            cpus = {cpu for cpu in cpus if (cpu == CPU) == (where == HERE)}
+        threads = [thread for process in pathlib.Path("/proc").glob("[0-9]*") if called(process) == self.server
+                   for thread in (process / "task").iterdir()]
+        if not threads:
+            raise Failed(f"there is no {self.server}")
+        for thread in threads:
+            os.sched_setaffinity(int(thread.name), cpus)
+
+
+def called(process):
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
@@ -98,10 +144,10 @@ def ours(bench):
     [number] = bench.numbers(1)
     bench.ours.create(number, "tiny")
     try:
-        bench.ours.verb("set", number, "--ram", str(RAM), "--swap", "0", "--cpumask", CPU, "--save")
+        bench.ours.verb("set", number, "--ram", str(RAM), "--swap", "0", "--cpumask", str(CPU), "--save")
         bench.ours.verb("start", number)
         try:
-            reader = Reader([bench.ours.vzctl, "--quiet", "exec3", number])
+            reader = Reader([bench.ours.vzctl, "--quiet", "exec3", number], f"vzviews {number}")
             reader.check()
             yield reader
         finally:
@@ -137,12 +183,12 @@ def lxc(bench):
     bench.lxc.configure(NAME, "tiny", [
         f"lxc.{cgroup}.{memory} = {RAM}",
         f"lxc.{cgroup}.cpuset.cpus = {CPU}",
-        *(f"lxc.mount.entry = {MOUNT}/proc/{file} proc/{file} none bind 0 0" for file in FILES),
+        *(f"lxc.mount.entry = {MOUNT}/proc/{file} proc/{file} none bind 0 0" for file in (*FILES, "swaps")),
     ])
     words = ["-P", bench.lxc.path, "-n", NAME]
     bench.lxc.call(["lxc-start", *words])
     try:
-        reader = Reader(["lxc-attach", *words, "--"])
+        reader = Reader(["lxc-attach", *words, "--"], "lxcfs")
         reader.check()
         yield reader
     finally:
