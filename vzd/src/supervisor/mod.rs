@@ -5,9 +5,11 @@
 //!
 //! ```text
 //!  server ── answers; gives each new listener to ──▶ keeper ── waits for the server's end
-//!    │ the keeper died: makes a new one                │ the server died: becomes the server, finishes the call
-//!    ▼                                                 ▼ that was in its hands, makes a new keeper
+//!    │ the keeper died: makes a new one                │ the server died: becomes the server, makes a new keeper,
+//!    ▼                                                 ▼ finishes the call that was in the dead one's hands
 //! ```
+//! A server that a caller holds up (see [`watchdog`]) is ended only when its keeper has a keeper of its own.
+//!
 //! Neither needs the monitor, which may die and be replaced meanwhile. When the VE's init has ended, both end.
 
 mod answer;
@@ -40,6 +42,8 @@ use self::watchdog::Watchdog;
 pub(crate) const WORD: &str = "notify";
 /// How often a keeper is tried for, when none can be made.
 const AGAIN: Duration = Duration::from_secs(1);
+/// When a machine has stood still, a server's time is over before it could do anything.
+const SECOND_LOOK: Duration = Duration::from_millis(20);
 /// As many give a listener at the same time.
 const VISITORS: usize = 64;
 
@@ -117,29 +121,61 @@ enum Then {
     End,
     /// The other one is: we are the server now, and need a keeper.
     Go,
+    /// The same, once this server is given up.
+    Relieve(Late),
+}
+
+/// A server that is held up by a caller.
+struct Late {
+    process: PidFd,
+    channel: Channel,
 }
 
 impl Custody {
     /// Until the VE has ended.
     fn work(mut self) {
+        let mut late = None;
         loop {
             let me = rustix::process::getpid();
             let then = match self.split() {
-                Ok((Cloned::Child, channel)) => self.keep(&channel, me),
+                Ok((Cloned::Child, channel)) => {
+                    // Its parent may be killed before it does this.
+                    if let Some(Late { process, .. }) = late.take() {
+                        self.watchdog.give_up(process);
+                    }
+                    self.keep(channel, me)
+                }
                 Ok((Cloned::Parent { pidfd, .. }, channel)) => {
                     let keeper = Keeper { channel, process: PidFd::from_fd(pidfd) };
+                    self.relieve(late.take(), Some(&keeper));
                     let then = self.serve(Some(&keeper));
                     if matches!(then, Then::Go) {
                         let _ = keeper.process.reap();
                     }
                     then
                 }
-                Err(_) => self.serve(None),
+                Err(_) => {
+                    self.relieve(late.take(), None);
+                    self.serve(None)
+                }
             };
-            if matches!(then, Then::End) {
-                return;
-            }
+            late = match then {
+                Then::End => return,
+                Then::Go => None,
+                Then::Relieve(late) => Some(late),
+            };
             self.watchdog.call_off();
+        }
+    }
+
+    /// Ends a server. What it acknowledged until then we have, and our keeper.
+    fn relieve(&mut self, late: Option<Late>, keeper: Option<&Keeper>) {
+        let Some(Late { process, channel }) = late else { return };
+        self.watchdog.give_up(process);
+        let known = self.listeners.len();
+        while channel.ready(Some(Duration::ZERO)).unwrap_or(false) && self.take_over(&channel) {}
+        for (number, listener) in &self.listeners[known..] {
+            let _ = keeper.map(|keeper| keeper.channel.send(&Keep(*number), Some(listener.as_fd())));
         }
     }
 
@@ -150,7 +186,7 @@ impl Custody {
         Ok((cloned, end))
     }
 
-    fn keep(&mut self, channel: &Channel, server: Pid) -> Then {
+    fn keep(&mut self, channel: Channel, server: Pid) -> Then {
         let process = PidFd::open(server.as_raw_nonzero().get()).ok().flatten();
         // While it is our parent nobody else has its number.
         let process = process.filter(|_| rustix::process::getppid() == Some(server));
@@ -159,7 +195,7 @@ impl Custody {
                 let init = self.init.as_fd();
                 let mut fds = vec![
                     PollFd::new(&init, PollFlags::IN),
-                    PollFd::new(channel, PollFlags::IN),
+                    PollFd::new(&channel, PollFlags::IN),
                     PollFd::new(&*self.watchdog, PollFlags::IN),
                 ];
                 // Their calls are the server's business; only their end is ours too.
@@ -173,14 +209,15 @@ impl Custody {
                 return Then::End;
             }
             self.forget(&gone);
-            if spoke && !self.take_over(channel) {
+            if spoke && !self.take_over(&channel) {
                 return Then::Go;
             }
-            if late && let Some(server) = process {
-                // What it said before is not lost.
-                while channel.ready(Some(Duration::ZERO)).unwrap_or(false) && self.take_over(channel) {}
-                self.watchdog.give_up(server);
-                return Then::Go;
+            if late
+                && !channel.ready(Some(SECOND_LOOK)).unwrap_or(true)
+                && self.watchdog.expired()
+                && let Some(process) = process
+            {
+                return Then::Relieve(Late { process, channel });
             }
         }
     }

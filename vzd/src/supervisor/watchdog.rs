@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -21,9 +22,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const WARY: Duration = Duration::from_millis(20);
 /// for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// A killed server that nobody holds has ended by then.
+const ENDS: Duration = Duration::from_millis(100);
 /// As many servers may be held. Then no memory is read any more until one is let go.
 const HELD: usize = 4;
 
+/// As a time to expire: not at all. As a time to wait: none.
 const NEVER: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// The timer that both have, and those who met its end.
@@ -65,14 +69,22 @@ impl Watchdog {
         Some(done)
     }
 
+    /// Whether somebody has used up all of it.
+    pub(super) fn expired(&self) -> bool {
+        let mut timer = [PollFd::new(&self.timer, PollFlags::IN)];
+        poll(&mut timer, Some(&NEVER)).is_ok_and(|n| n > 0)
+    }
+
     /// Whoever set it is dead.
     pub(super) fn call_off(&self) {
         self.set(Duration::ZERO);
     }
 
-    /// The keeper gives a server up: whenever that is let go, it ends before it does anything more.
+    /// The keeper gives a server up: whenever that is let go, it ends before it does anything more. One that was let go
+    /// just now may be in the midst of something that the keeper must find done.
     pub(super) fn give_up(&self, server: PidFd) {
         let _ = server.signal(Signal::KILL);
+        let _ = server.wait_ended(Some(ENDS));
         self.held.borrow_mut().push(server);
         self.last.set(Some(Instant::now()));
     }
