@@ -1,8 +1,10 @@
 //! The CPUs that a VE sees.
+use std::path::Path;
+
 use vzconf::Mask;
 
 use crate::hierarchy::Controller;
-use crate::knob;
+use crate::knob::Length;
 use crate::ve_cgroup::VeCgroup;
 
 /// CPUs of the host, by number.
@@ -16,9 +18,9 @@ impl Cpus {
     pub fn of(ve: &VeCgroup) -> Cpus {
         let mask = ve
             .file(Controller::Cpuset, "cpuset.effective_cpus", "cpuset.cpus.effective")
-            .and_then(|file| knob::read(&file).ok())
+            .and_then(|file| ve.read(&file, Length::Short).ok())
             .filter(|text| !text.is_empty())
-            .or_else(|| knob::read(std::path::Path::new("/sys/devices/system/cpu/online")).ok());
+            .or_else(|| ve.read(Path::new("/sys/devices/system/cpu/online"), Length::Short).ok());
         let mask: Option<Mask> = mask.and_then(|text| text.parse().ok());
         let mut cpus: Vec<u32> = mask.iter().flat_map(Mask::iter).collect();
         if let Some(worth) = quota(ve).and_then(worth) {
@@ -46,10 +48,10 @@ impl Cpus {
 fn quota(ve: &VeCgroup) -> Option<(u64, u64)> {
     if let Some(dir) = ve.v1_dir(Controller::Cpu) {
         // No limit is -1 here, which is no number of ours.
-        let quota = knob::number(&dir.join("cpu.cfs_quota_us"))?;
-        return Some((quota, knob::number(&dir.join("cpu.cfs_period_us"))?));
+        let quota = ve.number(&dir.join("cpu.cfs_quota_us"))?;
+        return Some((quota, ve.number(&dir.join("cpu.cfs_period_us"))?));
     }
-    let text = knob::read(&ve.v2_dir()?.join("cpu.max")).ok()?;
+    let text = ve.read(&ve.v2_dir()?.join("cpu.max"), Length::Short).ok()?;
     let (quota, period) = text.split_once(' ')?;
     Some((quota.parse().ok()?, period.parse().ok()?))
 }

@@ -1,4 +1,5 @@
 //! Reading and writing the small files of a cgroup.
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -6,18 +7,22 @@ use rustix::io::Errno;
 
 /// No file read by [`read`] is longer.
 const LONGEST: usize = 4096;
-/// Nor `memory.stat`, which grows with every kernel.
-const LONGEST_STAT: usize = 16384;
+
+/// How long a file may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Read at once.
+    Short,
+    /// As `memory.stat`, which grows with every kernel.
+    Any,
+}
 
 /// The content of a small file without the last line break.
 ///
 /// # Errors
 /// The errno of open(2) or read(2).
 pub(crate) fn read(path: &Path) -> Result<String, Errno> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    let mut buffer = [0u8; LONGEST];
-    let n = rustix::io::read(&fd, &mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..n]).trim_end().to_owned())
+    read_open(&open(path)?, Length::Short)
 }
 
 /// The same for `memory.stat`.
@@ -25,16 +30,30 @@ pub(crate) fn read(path: &Path) -> Result<String, Errno> {
 /// # Errors
 /// The errno of open(2) or read(2).
 pub(crate) fn read_long(path: &Path) -> Result<String, Errno> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    let mut buffer = vec![0u8; LONGEST_STAT];
-    let mut read = 0;
+    read_open(&open(path)?, Length::Any)
+}
+
+pub(crate) fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// The same of an open file, from its beginning.
+///
+/// # Errors
+/// The errno of pread(2).
+pub(crate) fn read_open(file: &OwnedFd, length: Length) -> Result<String, Errno> {
+    let mut buffer = [0; LONGEST];
+    let mut text = Vec::new();
     loop {
-        match rustix::io::read(&fd, &mut buffer[read..])? {
-            0 => break,
-            n => read += n,
+        let n = rustix::io::pread(file, &mut buffer, text.len() as u64)?;
+        text.extend_from_slice(&buffer[..n]);
+        if n == 0 || length == Length::Short {
+            break;
         }
     }
-    Ok(String::from_utf8_lossy(&buffer[..read]).trim_end().to_owned())
+    let end = text.trim_ascii_end().len();
+    text.truncate(end);
+    Ok(String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Writes a value with one write(2), as the kernel wants it.

@@ -38,6 +38,7 @@ mod host_share;
 mod inside;
 mod io;
 mod join;
+mod kept;
 mod knob;
 mod limit_apply;
 mod limit_plan;

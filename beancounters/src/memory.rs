@@ -1,6 +1,6 @@
 //! A VE's memory, as its own `/proc/meminfo` tells it.
 use crate::hierarchy::Controller;
-use crate::knob;
+use crate::knob::{self, Length};
 use crate::ve_cgroup::VeCgroup;
 
 /// Amounts in bytes; zero where this kernel does not count.
@@ -49,11 +49,11 @@ impl Memory {
     pub fn read(ve: &VeCgroup) -> Memory {
         match ve.v1_dir(Controller::Memory) {
             Some(dir) => {
-                let number = |file: &str| knob::number(&dir.join(file));
+                let number = |file: &str| ve.number(&dir.join(file));
                 let used = number("memory.usage_in_bytes").unwrap_or(0);
                 let limit = number("memory.limit_in_bytes").filter(is_limit);
                 let both = number("memory.memsw.limit_in_bytes").filter(is_limit);
-                let stat = knob::read_long(&dir.join("memory.stat")).unwrap_or_default();
+                let stat = ve.read(&dir.join("memory.stat"), Length::Any).unwrap_or_default();
                 let swap_used = knob::keyed(&stat, "total_swap").unwrap_or(0);
                 let swap_limit = both.map(|both| both.saturating_sub(limit.unwrap_or(0)));
                 Memory { limit, used, swap_limit, swap_used, parts: Parts::v1(&stat) }
@@ -64,8 +64,8 @@ impl Memory {
 
     fn v2(ve: &VeCgroup) -> Option<Memory> {
         let dir = ve.v2_dir()?;
-        let number = |file: &str| knob::number(&dir.join(file));
-        let stat = knob::read_long(&dir.join("memory.stat")).unwrap_or_default();
+        let number = |file: &str| ve.number(&dir.join(file));
+        let stat = ve.read(&dir.join("memory.stat"), Length::Any).unwrap_or_default();
         Some(Memory {
             limit: number("memory.max"),
             used: number("memory.current").unwrap_or(0),

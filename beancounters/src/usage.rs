@@ -4,7 +4,7 @@ use std::time::Duration;
 use vzconf::units::page_size;
 
 use crate::hierarchy::Controller;
-use crate::knob;
+use crate::knob::{self, Length};
 use crate::ve_cgroup::VeCgroup;
 
 /// CPU time used.
@@ -21,13 +21,13 @@ impl CpuTime {
     #[must_use]
     pub fn of(ve: &VeCgroup) -> CpuTime {
         // v2 counts this without any controller, in microseconds: best on hybrid hosts too.
-        if let Some(text) = ve.v2_dir().and_then(|dir| knob::read(&dir.join("cpu.stat")).ok()) {
+        if let Some(text) = ve.v2_dir().and_then(|dir| ve.read(&dir.join("cpu.stat"), Length::Short).ok()) {
             let micros = |key| Duration::from_micros(knob::keyed(&text, key).unwrap_or(0));
             return CpuTime { user: micros("user_usec"), system: micros("system_usec") };
         }
         let nanos = |file| {
             let file = ve.v1_dir(Controller::Cpuacct).map(|dir| dir.join(file));
-            Duration::from_nanos(file.and_then(|file| knob::number(&file)).unwrap_or(0))
+            Duration::from_nanos(file.and_then(|file| ve.number(&file)).unwrap_or(0))
         };
         CpuTime { user: nanos("cpuacct.usage_user"), system: nanos("cpuacct.usage_sys") }
     }
@@ -77,7 +77,7 @@ impl Usage {
 }
 
 fn number(ve: &VeCgroup, controller: Controller, v1: &str, v2: &str) -> Option<u64> {
-    knob::number(&ve.file(controller, v1, v2)?)
+    ve.number(&ve.file(controller, v1, v2)?)
 }
 
 /// Held, peak, swap; in pages.

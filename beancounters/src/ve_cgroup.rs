@@ -8,7 +8,8 @@ use vzconf::Ctid;
 
 use crate::error::{Error, Result};
 use crate::hierarchy::{Controller, Hierarchies, V1};
-use crate::knob;
+use crate::kept::Kept;
+use crate::knob::{self, Length};
 
 /// All VEs are siblings below this directory, so that CPU weights are compared between them alone.
 const PARENT: &str = "vz";
@@ -30,6 +31,7 @@ pub struct VeCgroup {
     hierarchies: Hierarchies,
     ctid: Ctid,
     undo: bool,
+    kept: Option<Kept>,
 }
 
 impl VeCgroup {
@@ -43,7 +45,7 @@ impl VeCgroup {
     /// [`Error::Populated`] when processes are still in it, [`Error::File`] otherwise; nothing that was
     /// made is left.
     pub fn create(hierarchies: &Hierarchies, ctid: Ctid, owner: Option<(u32, u32)>) -> Result<VeCgroup> {
-        let mut ve = VeCgroup { hierarchies: hierarchies.clone(), ctid, undo: false };
+        let mut ve = VeCgroup { hierarchies: hierarchies.clone(), ctid, undo: false, kept: None };
         if ve.is_populated()? {
             return Err(Error::Populated { ctid, path: ve.main_dir().unwrap_or_default() });
         }
@@ -62,13 +64,34 @@ impl VeCgroup {
     /// # Errors
     /// [`Error::File`].
     pub fn open(hierarchies: &Hierarchies, ctid: Ctid) -> Result<Option<VeCgroup>> {
-        let ve = VeCgroup { hierarchies: hierarchies.clone(), ctid, undo: false };
+        let ve = VeCgroup { hierarchies: hierarchies.clone(), ctid, undo: false, kept: None };
         let Some(dir) = ve.main_dir() else { return Ok(None) };
         match rustix::fs::access(&dir, rustix::fs::Access::EXISTS) {
             Ok(()) => Ok(Some(ve)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(Error::file("look up", dir, errno)),
         }
+    }
+
+    /// For whoever reads the same files again and again: they stay open.
+    #[must_use]
+    pub fn keep_open(self) -> VeCgroup {
+        let mut ve = self;
+        ve.kept = Some(Kept::default());
+        ve
+    }
+
+    /// A file of it, without the last line break.
+    pub(crate) fn read(&self, path: &Path, length: Length) -> std::result::Result<String, Errno> {
+        match &self.kept {
+            Some(kept) => kept.read(path, length),
+            None => knob::read_open(&knob::open(path)?, length),
+        }
+    }
+
+    /// A file of it with one number; `None` when it is absent or holds `max`.
+    pub(crate) fn number(&self, path: &Path) -> Option<u64> {
+        self.read(path, Length::Short).ok()?.parse().ok()
     }
 
     /// The VE whose cgroup a path of `/proc/PID/cgroup` leads into. What a VE makes itself lies deeper, so the first

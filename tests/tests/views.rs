@@ -97,6 +97,9 @@ fn files_are_read_in_every_way() {
             assert!(about && sizes[0] > 0 && sizes[3] == 0, "{file}: {sizes:?}");
             assert!(ve.sh(&format!("dd if={path} bs=5 2>/dev/null")).bytes().all(|byte| byte != 0), "{file}");
         }
+        // Its size is nothing, before and after it is read, and while it is open: programs trust any other number.
+        let sizes = "exec 3< /proc/meminfo; size() { stat -L -c %s /proc/self/fd/3; }; size; read line <&3; size; cat <&3 > /dev/null; size";
+        assert_eq!(ve.sh(sizes), "0\n0\n0");
         assert_eq!(ve.sh("cat /proc/diskstats"), "");
         ve.run("exec2", &["echo x > /proc/meminfo"]).exits(1);
         let own = ve.sh("cat /run/vz/proc/user_beancounters");

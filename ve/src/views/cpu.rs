@@ -12,21 +12,43 @@ pub(super) struct Work {
     pub(super) user: Duration,
     pub(super) system: Duration,
     pub(super) uptime: Duration,
+}
+
+/// What they have to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tasks {
     pub(super) threads: u64,
     /// Of them, those that ran when they were counted last.
     pub(super) running: usize,
 }
 
 /// The VE's own clock of the time since its start: that of its time namespace, which goes on when it is moved.
-pub(super) fn clock(init: i32) -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-    let begun = offset(&std::fs::read_to_string(format!("/proc/{init}/timens_offsets")).unwrap_or_default());
-    let begun = begun.or_else(|| {
+#[derive(Debug)]
+pub(super) struct Clock {
+    init: i32,
+    /// Never changes once there are processes in the namespace.
+    begun: Option<Duration>,
+}
+
+impl Clock {
+    pub(super) fn new(init: i32) -> Self {
+        Self { init, begun: None }
+    }
+
+    pub(super) fn now(&mut self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+        self.begun = self.begun.or_else(|| begun(self.init));
+        now.saturating_sub(self.begun.unwrap_or_default())
+    }
+}
+
+fn begun(init: i32) -> Option<Duration> {
+    let offsets = std::fs::read_to_string(format!("/proc/{init}/timens_offsets")).unwrap_or_default();
+    offset(&offsets).or_else(|| {
         let ticks = rustix::param::clock_ticks_per_second();
         process::start_time(init).map(|start| Duration::from_millis(start * 1000 / ticks))
-    });
-    now.saturating_sub(begun.unwrap_or_default())
+    })
 }
 
 /// When the clock of the namespace was zero; `None` for the host's own.
@@ -76,7 +98,7 @@ fn idle(work: &Work) -> Duration {
 
 /// In 1/100 s, as the kernel has it for everybody (proc_stat(5)). What each processor did alone is not counted for a
 /// VE: all have an equal part.
-pub(super) fn stat(work: &Work) -> String {
+pub(super) fn stat(work: &Work, tasks: &Tasks) -> String {
     let cpus = u32::try_from(work.cpus.max(1)).unwrap_or(u32::MAX);
     let line = |name: &str, part: u32| {
         let [user, system, idle] = [work.user, work.system, idle(work)].map(|time| hundredths(time / part));
@@ -89,8 +111,8 @@ pub(super) fn stat(work: &Work) -> String {
         text,
         "intr 0\nctxt 0\nbtime {}\nprocesses {}\nprocs_running {}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n",
         now.saturating_sub(work.uptime).as_secs(),
-        work.threads,
-        work.running.max(1),
+        tasks.threads,
+        tasks.running.max(1),
     );
     text
 }
@@ -105,14 +127,14 @@ pub(super) fn uptime(work: &Work) -> String {
 }
 
 /// Load averages in 65536ths, as text (proc_loadavg(5)).
-pub(super) fn loadavg(work: &Work, loads: [u64; 3]) -> String {
+pub(super) fn loadavg(tasks: &Tasks, loads: [u64; 3]) -> String {
     let mut text = String::new();
     for load in loads {
         // Rounded as the kernel does.
         let load = load + 65536 / 200;
         let _ = write!(text, "{}.{:02} ", load / 65536, load % 65536 * 100 / 65536);
     }
-    let Work { running, threads, .. } = work;
+    let Tasks { running, threads } = tasks;
     let _ = writeln!(text, "{running}/{threads} {threads}");
     text
 }
@@ -123,15 +145,10 @@ mod tests {
 
     fn work() -> Work {
         let seconds = Duration::from_secs;
-        Work {
-            cpus: 2,
-            user: seconds(3),
-            system: seconds(1),
-            uptime: Duration::from_millis(10_128),
-            threads: 12,
-            running: 1,
-        }
+        Work { cpus: 2, user: seconds(3), system: seconds(1), uptime: Duration::from_millis(10_128) }
     }
+
+    const TASKS: Tasks = Tasks { threads: 12, running: 1 };
 
     #[test]
     fn only_its_own_processors_are_shown_and_counted_from_zero() {
@@ -146,7 +163,7 @@ mod tests {
 
     #[test]
     fn time_is_shared_out_and_adds_up() {
-        let text = stat(&work());
+        let text = stat(&work(), &TASKS);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "cpu  300 0 100 1625 0 0 0 0 0 0");
         assert_eq!(lines[1..3], ["cpu0 150 0 50 812 0 0 0 0 0 0", "cpu1 150 0 50 812 0 0 0 0 0 0"]);
@@ -155,7 +172,7 @@ mod tests {
 
     #[test]
     fn load_is_rounded_as_the_kernel_does() {
-        assert_eq!(loadavg(&work(), [65536 * 3 / 2, 655, 0]), "1.50 0.01 0.00 1/12 12\n");
+        assert_eq!(loadavg(&TASKS, [65536 * 3 / 2, 655, 0]), "1.50 0.01 0.00 1/12 12\n");
     }
 
     #[test]

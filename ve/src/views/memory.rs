@@ -15,12 +15,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn read() -> Self {
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Self::parse(&text)
-    }
-
-    fn parse(text: &str) -> Self {
+    /// Of `/proc/meminfo`.
+    pub(super) fn parse(text: &str) -> Self {
         let mut host = Self::default();
         for (key, rest) in text.lines().filter_map(|line| line.split_once(':')) {
             let place = match key {
@@ -96,7 +92,8 @@ pub(super) fn meminfo(memory: &Memory, host: &Host) -> String {
         ("PageTables", parts.page_tables),
     ];
     lines.iter().fold(String::new(), |mut text, (name, bytes)| {
-        let _ = writeln!(text, "{:<15} {:>8} kB", format!("{name}:"), bytes / 1024);
+        let rest = 16_usize.saturating_sub(name.len() + 1);
+        let _ = writeln!(text, "{name}:{:rest$}{:>8} kB", "", bytes / 1024);
         text
     })
 }

@@ -4,6 +4,7 @@
 //! ever opened, and nothing waits for one of its processes.
 
 mod cpu;
+mod host;
 mod memory;
 
 use std::fs::File;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use beancounters::{CpuTime, Cpus, Hierarchies, Memory, VeCgroup};
 use vzconf::Ctid;
 
+use self::cpu::Clock;
+use self::host::HostFiles;
 use crate::cgroup;
 use crate::inside::Counts;
 use crate::monitor::Charge;
@@ -110,7 +113,8 @@ pub(crate) fn mend(ve: &Ve<'_>) {
 pub struct Views {
     cgroup: VeCgroup,
     counts: Counts,
-    init: i32,
+    host: HostFiles,
+    clock: Clock,
 }
 
 impl Views {
@@ -118,7 +122,12 @@ impl Views {
     #[must_use]
     pub fn new(charge: &Charge) -> Option<Self> {
         let cgroup = VeCgroup::open(&Hierarchies::detect().ok()?, Ctid::new(charge.ctid).ok()?).ok()??;
-        Some(Self { cgroup, counts: Counts::new(charge), init: charge.init.pid })
+        Some(Self {
+            cgroup: cgroup.keep_open(),
+            counts: Counts::new(charge),
+            host: HostFiles::default(),
+            clock: Clock::new(charge.init.pid),
+        })
     }
 
     /// How long [`Views::tick`] can wait.
@@ -134,20 +143,16 @@ impl Views {
 
     /// What the file says now. Of a VE that is going away it says little.
     #[must_use]
-    pub fn text(&self, view: View) -> String {
-        let memory = || Memory::read(&self.cgroup);
+    pub fn text(&mut self, view: View) -> String {
         match view {
-            View::Meminfo => memory::meminfo(&memory(), &memory::Host::read()),
-            View::Swaps => memory::swaps(&memory(), &memory::Host::read()),
-            View::Vmstat => memory::vmstat(&memory(), &memory::Host::read()),
-            View::Cpuinfo => {
-                let host = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-                cpu::cpuinfo(&host, self.cpus().numbers())
-            }
-            View::CpuOnline => cpu::online(self.cpus().numbers().len()),
-            View::Stat => cpu::stat(&self.work()),
+            View::Meminfo => memory::meminfo(&self.memory(), &self.host.memory()),
+            View::Swaps => memory::swaps(&self.memory(), &self.host.memory()),
+            View::Vmstat => memory::vmstat(&self.memory(), &self.host.memory()),
+            View::Cpuinfo => cpu::cpuinfo(self.host.cpuinfo(), Cpus::of(&self.cgroup).numbers()),
+            View::CpuOnline => cpu::online(Cpus::of(&self.cgroup).numbers().len()),
+            View::Stat => cpu::stat(&self.work(), &self.tasks()),
             View::Uptime => cpu::uptime(&self.work()),
-            View::Loadavg => cpu::loadavg(&self.work(), self.counts.loads()),
+            View::Loadavg => cpu::loadavg(&self.tasks(), self.counts.loads()),
             // The disks are the host's; a VE has none.
             View::Diskstats => String::new(),
             View::UserBeancounters => self.counts.table().unwrap_or_default(),
@@ -156,19 +161,17 @@ impl Views {
         }
     }
 
-    fn cpus(&self) -> Cpus {
-        Cpus::of(&self.cgroup)
+    fn memory(&self) -> Memory {
+        Memory::read(&self.cgroup)
     }
 
-    fn work(&self) -> cpu::Work {
+    fn work(&mut self) -> cpu::Work {
         let CpuTime { user, system } = CpuTime::of(&self.cgroup);
-        cpu::Work {
-            cpus: self.cpus().numbers().len(),
-            user,
-            system,
-            uptime: cpu::clock(self.init),
-            threads: beancounters::Usage::numproc(&self.cgroup),
-            running: self.counts.running(),
-        }
+        let cpus = Cpus::of(&self.cgroup).numbers().len();
+        cpu::Work { cpus, user, system, uptime: self.clock.now() }
+    }
+
+    fn tasks(&self) -> cpu::Tasks {
+        cpu::Tasks { threads: beancounters::Usage::numproc(&self.cgroup), running: self.counts.running() }
     }
 }

@@ -36,11 +36,13 @@ pub(super) struct Desk<F: Files> {
     /// What open files show, by their handles, the oldest first.
     open: Vec<(u64, Rc<str>)>,
     next: u64,
+    /// The kernel's version of the protocol.
+    minor: u32,
 }
 
 impl<F: Files> Desk<F> {
     pub(super) fn new(files: F) -> Self {
-        Self { files, last: BTreeMap::new(), open: Vec::new(), next: 1 }
+        Self { files, last: BTreeMap::new(), open: Vec::new(), next: 1, minor: 0 }
     }
 
     /// How long [`Desk::tick`] can wait.
@@ -92,7 +94,7 @@ impl<F: Files> Desk<F> {
             (Wish::Attributes, _) => self
                 .files
                 .attributes(node)
-                .map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::attributes(of))),
+                .map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::attributes(of, self.minor))),
             (Wish::Open, Kind::File(_)) => {
                 self.next += 1;
                 Reply::Bytes(Answer::opened(self.next))
@@ -106,7 +108,10 @@ impl<F: Files> Desk<F> {
 
     fn without_node(&mut self, wish: Wish<'_>) -> Reply {
         match wish {
-            Wish::Hello { minor } => Reply::Bytes(Answer::hello(minor)),
+            Wish::Hello { minor } => {
+                self.minor = minor;
+                Reply::Bytes(Answer::hello(minor))
+            }
             Wish::Statistics => Reply::Bytes(Answer::statistics()),
             Wish::Release(handle) => {
                 self.open.retain(|(open, _)| *open != handle);
@@ -121,7 +126,7 @@ impl<F: Files> Desk<F> {
 
     fn lookup(&self, parent: u64, name: &[u8]) -> Reply {
         let found = self.files.find(parent, name).and_then(|node| self.files.attributes(node));
-        found.map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::found(of)))
+        found.map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::found(of, self.minor)))
     }
 
     fn list(&self, parent: u64, part: &Read) -> Answer {

@@ -57,16 +57,19 @@ impl Attributes {
         if self.lasting { VALID } else { 0 }
     }
 
-    fn valid(self) -> u64 {
-        if self.mode & S_IFDIR != 0 { VALID } else { 0 }
+    fn valid(self, minor: u32) -> u64 {
+        if self.mode & S_IFDIR != 0 || minor >= MODSIZE { VALID } else { 0 }
     }
 }
 
 /// Our version; the kernel takes the lower one of both.
 const MINOR: u32 = 31;
 const HEAD: usize = 40;
-/// Seconds that a name or a directory may be remembered.
-const VALID: u64 = 3600;
+/// From this version on (5.16), what [`reaches`] tells makes the kernel doubt the size of a file and nothing else: it
+/// asks for attributes when somebody wants to know the size, and no more at every open(2), for the permissions.
+const MODSIZE: u32 = 35;
+/// Seconds that a name, a directory or permissions may be remembered: longer than any kernel runs.
+const VALID: u64 = 1 << 30;
 const DIRECT_IO: u32 = 1;
 /// The kernel refuses less, though nobody writes here.
 const MAX_WRITE: u32 = 4096;
@@ -178,20 +181,20 @@ impl Answer {
             .zeros(36)
     }
 
-    pub(super) fn found(of: Attributes) -> Self {
+    /// `minor` is the kernel's version.
+    pub(super) fn found(of: Attributes, minor: u32) -> Self {
         Self::default()
             .u64(of.node)
             .u64(0)
             .u64(of.name_valid())
-            .u64(of.valid())
+            .u64(of.valid(minor))
             .u32(0)
             .u32(0)
             .attributes_of(of)
     }
 
-    /// Of a file asked for each time: see [`reaches`].
-    pub(super) fn attributes(of: Attributes) -> Self {
-        Self::default().u64(of.valid()).u32(0).u32(0).attributes_of(of)
+    pub(super) fn attributes(of: Attributes, minor: u32) -> Self {
+        Self::default().u64(of.valid(minor)).u32(0).u32(0).attributes_of(of)
     }
 
     fn attributes_of(self, of: Attributes) -> Self {
@@ -304,8 +307,8 @@ mod tests {
         let of = Attributes { node: 2, mode: S_IFREG | 0o444, owner: 0, lasting: true };
         let sizes = [
             Answer::hello(31).bytes().len(),
-            Answer::found(of).bytes().len(),
-            Answer::attributes(of).bytes().len(),
+            Answer::found(of, 31).bytes().len(),
+            Answer::attributes(of, 31).bytes().len(),
             Answer::opened(1).bytes().len(),
             Answer::statistics().bytes().len(),
         ];
