@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -100,6 +101,15 @@ fn files_are_read_in_every_way() {
         // Its size is nothing, before and after it is read, and while it is open: programs trust any other number.
         let sizes = "exec 3< /proc/meminfo; size() { stat -L -c %s /proc/self/fd/3; }; size; read line <&3; size; cat <&3 > /dev/null; size";
         assert_eq!(ve.sh(sizes), "0\n0\n0");
+        let file = fs::File::open(from_outside(&ve, "/proc/meminfo")).unwrap();
+        for round in 0..3 {
+            assert_eq!(file.metadata().unwrap().len(), 0);
+            let (mut copy, mut offset) = (tempfile::tempfile().unwrap(), 0);
+            while rustix::fs::sendfile(&copy, &file, Some(&mut offset), 1 << 16).unwrap() > 0 {}
+            copy.rewind().unwrap();
+            let text = std::io::read_to_string(&copy).unwrap();
+            assert_eq!((round, field(&text, "MemTotal:")), (round, 64 << 10));
+        }
         assert_eq!(ve.sh("cat /proc/diskstats"), "");
         ve.run("exec2", &["echo x > /proc/meminfo"]).exits(1);
         let own = ve.sh("cat /run/vz/proc/user_beancounters");

@@ -1,6 +1,6 @@
 //! Answers requests, one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -38,11 +38,23 @@ pub(super) struct Desk<F: Files> {
     next: u64,
     /// The kernel's version of the protocol.
     minor: u32,
+    /// Files that the kernel takes to be as long as can be.
+    long: BTreeSet<u64>,
+    /// As long as that: longer than any text.
+    reach: u64,
 }
 
 impl<F: Files> Desk<F> {
     pub(super) fn new(files: F) -> Self {
-        Self { files, last: BTreeMap::new(), open: Vec::new(), next: 1, minor: 0 }
+        Self {
+            files,
+            last: BTreeMap::new(),
+            open: Vec::new(),
+            next: 1,
+            minor: 0,
+            long: BTreeSet::new(),
+            reach: LONGEST,
+        }
     }
 
     /// How long [`Desk::tick`] can wait.
@@ -54,7 +66,9 @@ impl<F: Files> Desk<F> {
     pub(super) fn inherit(&mut self) {
         self.open.clear();
         self.last.clear();
+        self.long.clear();
         self.next += 1 << 32;
+        self.reach += 1 << 32;
     }
 
     /// Counts what has to be counted regularly.
@@ -65,9 +79,14 @@ impl<F: Files> Desk<F> {
     /// Answers the request in flight, if there is one.
     pub(super) fn serve(&mut self, connection: &mut Connection) {
         let request = connection.pending().and_then(Request::parse);
+        if matches!(request, Some(Request { wish: Wish::Forget, .. })) {
+            self.long.clear();
+        }
         if let Some(Request { unique, node, wish }) = request {
-            if matches!((wish, self.files.kind(node)), (Wish::Open | Wish::Attributes, Some(Kind::File(_)))) {
-                connection.answer(&[&wire::reaches(node, LONGEST)]);
+            if matches!(self.files.kind(node), Some(Kind::File(_)))
+                && let Some(size) = self.is_to_reach(node, wish)
+            {
+                connection.answer(&[&wire::reaches(node, size)]);
             }
             let reply = self.reply(node, wish);
             let send = |errno, body: &[u8]| {
@@ -81,6 +100,25 @@ impl<F: Files> Desk<F> {
             }
         }
         connection.answered();
+    }
+
+    /// How far the kernel has to be told first that the file may reach: [`wire::reaches`]. That takes longer than all the
+    /// rest, and it remembers until it learns where a file ends, by a read into its page cache.
+    fn is_to_reach(&mut self, node: u64, wish: Wish<'_>) -> Option<u64> {
+        match wish {
+            Wish::Open => self.long.insert(node).then_some(self.reach),
+            // Farther than ever, or it takes no notice, and the size that it is told now counts.
+            Wish::Attributes => {
+                self.long.insert(node);
+                self.reach += 1;
+                Some(self.reach)
+            }
+            Wish::Read(Read { direct: false, .. }) => {
+                self.long.remove(&node);
+                None
+            }
+            _ => None,
+        }
     }
 
     fn reply(&mut self, node: u64, wish: Wish<'_>) -> Reply {
@@ -118,15 +156,19 @@ impl<F: Files> Desk<F> {
                 Reply::Bytes(Answer::default())
             }
             Wish::ReleaseDirectory => Reply::Bytes(Answer::default()),
-            Wish::Nothing => Reply::Silence,
+            Wish::Nothing | Wish::Forget => Reply::Silence,
             Wish::Unknown => Reply::Errno(ENOSYS),
             _ => Reply::Errno(ENOENT),
         }
     }
 
-    fn lookup(&self, parent: u64, name: &[u8]) -> Reply {
+    fn lookup(&mut self, parent: u64, name: &[u8]) -> Reply {
         let found = self.files.find(parent, name).and_then(|node| self.files.attributes(node));
-        found.map_or(Reply::Errno(ENOENT), |of| Reply::Bytes(Answer::found(of, self.minor)))
+        found.map_or(Reply::Errno(ENOENT), |of| {
+            // It comes with a size, which counts.
+            self.long.remove(&of.node);
+            Reply::Bytes(Answer::found(of, self.minor))
+        })
     }
 
     fn list(&self, parent: u64, part: &Read) -> Answer {
@@ -184,7 +226,7 @@ mod tests {
 
     #[test]
     fn parts_end_where_the_text_does() {
-        let part = |offset, size| Read { handle: 1, offset, size };
+        let part = |offset, size| Read { handle: 1, offset, size, direct: true };
         assert_eq!(slice("abc", &part(0, 2)), b"ab");
         assert_eq!(slice("abc", &part(2, 9)), b"c");
         assert_eq!(slice("abc", &part(3, 9)), b"");

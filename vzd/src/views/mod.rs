@@ -46,6 +46,9 @@ use self::of_ve::VeFiles;
 const FIRST: Duration = Duration::from_millis(50);
 /// How often a keeper is tried for, when none can be made.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long something else than a request may go unnoticed: longer than until the next tick of the clock, to which no
+/// timer has to be set.
+const LOOK: Duration = Duration::from_millis(20);
 /// The argument that makes us the host's server.
 pub(crate) const WORD: &str = "proc";
 /// The argument that makes us the server of a running VE whose servers were killed.
@@ -238,13 +241,21 @@ impl<F: Files> Server<F> {
     /// Without a keeper for a while only.
     fn serve(&mut self, keeper: Option<&PidFd>, alone: Duration) -> Then {
         let begun = Instant::now();
+        let mut looked = begun;
         loop {
             if keeper.is_none() && begun.elapsed() >= alone {
                 return Then::Go;
             }
             self.desk.tick();
             let left = if keeper.is_none() { Some(alone) } else { self.desk.left() };
-            match self.wait(keeper, left) {
+            let round = if looked.elapsed() < LOOK && self.asks_at_once() {
+                Some(Round { asked: true, ..Round::default() })
+            } else {
+                let round = self.wait(keeper, left);
+                looked = Instant::now();
+                round
+            };
+            match round {
                 Some(Round { ended: true, .. }) => return Then::End,
                 Some(Round { asked: true, .. }) => match self.connection.receive() {
                     Ok(Some(_)) => self.desk.serve(&mut self.connection),
@@ -262,6 +273,13 @@ impl<F: Files> Server<F> {
 
     fn init_fd(&self) -> Option<BorrowedFd<'_>> {
         self.init.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whoever was answered mostly asks the next question at once. To wait for that alone takes less time than to wait
+    /// for all that may happen.
+    fn asks_at_once(&self) -> bool {
+        let mut fds = [PollFd::new(&self.connection, PollFlags::IN)];
+        poll(&mut fds, timespec(Some(LOOK)).as_ref()).is_ok_and(|n| n > 0)
     }
 
     /// `None` when nothing came in time.
@@ -282,6 +300,7 @@ impl<F: Files> Server<F> {
 }
 
 /// What happened.
+#[derive(Default)]
 struct Round {
     ended: bool,
     asked: bool,

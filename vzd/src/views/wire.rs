@@ -26,6 +26,8 @@ pub(super) enum Wish<'a> {
     Release(u64),
     ReleaseDirectory,
     Statistics,
+    /// The kernel knows nothing of this node any more, or of some. No answer is expected.
+    Forget,
     /// No answer is expected.
     Nothing,
     /// We do not do that, and need not be asked again.
@@ -38,6 +40,8 @@ pub(super) struct Read {
     pub(super) handle: u64,
     pub(super) offset: u64,
     pub(super) size: u32,
+    /// Into the reader's memory, not into the page cache.
+    pub(super) direct: bool,
 }
 
 /// What a node is.
@@ -71,6 +75,8 @@ const MODSIZE: u32 = 35;
 /// Seconds that a name, a directory or permissions may be remembered: longer than any kernel runs.
 const VALID: u64 = 1 << 30;
 const DIRECT_IO: u32 = 1;
+/// Of a read: the kernel says whose it is, and the page cache is nobody's.
+const LOCK_OWNER: u32 = 2;
 /// The kernel refuses less, though nobody writes here.
 const MAX_WRITE: u32 = 4096;
 pub(super) const ENOSYS: i32 = 38;
@@ -112,8 +118,10 @@ impl<'a> Wish<'a> {
     fn parse(opcode: u32, mut fields: Fields<'a>) -> Option<Self> {
         Some(match opcode {
             1 => Self::Lookup(fields.name()?),
-            // FORGET, INTERRUPT, BATCH_FORGET
-            2 | 36 | 42 => Self::Nothing,
+            // FORGET, BATCH_FORGET
+            2 | 42 => Self::Forget,
+            // INTERRUPT
+            36 => Self::Nothing,
             3 => Self::Attributes,
             14 => Self::Open,
             15 => Self::Read(Read::parse(fields)?),
@@ -133,7 +141,8 @@ impl<'a> Wish<'a> {
 
 impl Read {
     fn parse(mut fields: Fields<'_>) -> Option<Self> {
-        Some(Self { handle: fields.u64()?, offset: fields.u64()?, size: fields.u32()? })
+        let (handle, offset, size, flags) = (fields.u64()?, fields.u64()?, fields.u32()?, fields.u32()?);
+        Some(Self { handle, offset, size, direct: flags & LOCK_OWNER != 0 })
     }
 }
 
@@ -260,8 +269,8 @@ pub(super) fn head(unique: u64, errno: i32, length: usize) -> [u8; 16] {
 /// (`FUSE_NOTIFY_STORE`). Opening the file drops that again.
 ///
 /// sendfile(2) and splice(2) read no further than the size that the kernel knows (`filemap_splice_read`, since 6.5),
-/// and a file of no size would look empty to them. A read that ends earlier tells the kernel where the end is. A size
-/// that was reported with older attributes does not count after this.
+/// and a file of no size would look empty to them. A read that ends earlier tells the kernel where the end is. Attributes
+/// that it has asked for before do not count after this, if it is farther than the kernel knew.
 pub(super) fn reaches(node: u64, size: u64) -> Vec<u8> {
     const STORE: i32 = 4;
     // A notification is an answer to nothing, with a code in place of the errno.
@@ -295,11 +304,13 @@ mod tests {
         };
         assert_eq!(wish(1, b"meminfo\0"), format!("{:?}", Wish::Lookup(b"meminfo")));
         assert_eq!(wish(26, &[7, 0, 0, 0, 40, 0, 0, 0]), "Hello { minor: 40 }");
-        let read = [5_u64.to_ne_bytes(), 4096_u64.to_ne_bytes(), 100_u64.to_ne_bytes()].concat();
-        assert_eq!(wish(15, &read), "Read(Read { handle: 5, offset: 4096, size: 100 })");
+        let read = |flags: u64| [5_u64, 4096, 100 | flags << 32].map(u64::to_le_bytes).concat();
+        assert_eq!(wish(15, &read(3)), "Read(Read { handle: 5, offset: 4096, size: 100, direct: true })");
+        let read = read(1);
+        assert_eq!(wish(15, &read), "Read(Read { handle: 5, offset: 4096, size: 100, direct: false })");
         assert_eq!(wish(15, &read[..16]), "Unknown");
         assert_eq!(wish(16, &read), "Unknown");
-        assert_eq!(wish(42, b""), "Nothing");
+        assert_eq!((wish(42, b""), wish(36, b"")), ("Forget".to_owned(), "Nothing".to_owned()));
     }
 
     #[test]

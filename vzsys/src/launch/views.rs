@@ -1,9 +1,9 @@
 //! The files that stand for the kernel's in a VE: where they are put.
 
-use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::statfs;
 use rustix::io::Errno;
 
 use super::furnish::mount_point;
@@ -52,15 +52,15 @@ pub fn put_again(init: BorrowedFd<'_>, places: &[(String, PathBuf)], views: &Det
 /// Whether there was one.
 fn remove_dead(place: &Path) -> Result<bool> {
     let mut found = false;
-    while fs::metadata(place).is_err_and(|error| is_dead(&error)) {
+    while is_dead(place) {
         umount_lazy(place)?;
         found = true;
     }
     Ok(found)
 }
 
-/// What the kernel says of a FUSE file system whose server is gone.
-fn is_dead(error: &std::io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::NOTCONN | Errno::CONNABORTED))
+/// Whether it is of a FUSE file system whose server is gone. The kernel remembers what a file is; how much room there
+/// is, only the server can say.
+fn is_dead(place: &Path) -> bool {
+    matches!(statfs(place), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
