@@ -56,12 +56,14 @@ pub struct FileGate {
 
 impl FileGate {
     /// Whether the kernel has what the gate is made of: BPF among its security modules, a description of its types, and
-    /// calls of the programs that it never leaves out.
+    /// calls of the programs that it never leaves out; and lets us.
     #[must_use]
     pub fn supported() -> bool {
+        // What costs least is asked first.
         Path::new(BTF).exists()
-            && security_modules().is_some_and(|list| list.trim().split(',').any(|name| name == "bpf"))
+            && !is_forbidden()
             && !leaves_calls_out()
+            && security_modules().is_some_and(|list| list.trim().split(',').any(|name| name == "bpf"))
     }
 
     /// The gate, if it is up: what costs a few calls.
@@ -200,6 +202,13 @@ fn security_modules() -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(own.as_fd(), "lsm", flags, Mode::empty()).ok()?;
     std::io::read_to_string(File::from(file)).ok()
+}
+
+/// Whether somebody keeps us from such programs, whatever they are: whoever confines this host. The kernel asks that
+/// first, before it finds that this one is for no function.
+fn is_forbidden() -> bool {
+    let program = [Insn::set64(0, 0), Insn::exit()];
+    calls::load_lsm(0, &program, calls::name("vz_probe")).is_err_and(|error| error.errno() == Errno::PERM)
 }
 
 fn leaves_calls_out() -> bool {
