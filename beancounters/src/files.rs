@@ -34,11 +34,14 @@ pub(crate) fn limit(init: i32, ctid: Ctid, pair: Pair) -> Result<Option<Unenforc
     {
         return Ok(None);
     }
-    let why = match FileGate::supported() {
+    Ok(most.map(|_| Unenforced { param: Param::Numfile, why: why_not().to_owned() }))
+}
+
+fn why_not() -> &'static str {
+    match FileGate::supported() {
         true => "from the next start of the container, if it has a user namespace",
-        false => "bpf is not among the kernel's security modules",
-    };
-    Ok(most.map(|_| Unenforced { param: Param::Numfile, why: why.to_owned() }))
+        false => "no BPF programs for security modules",
+    }
 }
 
 /// What the gate has counted, if it counts for this VE.

@@ -60,7 +60,7 @@ pub fn standing(resource: Resource, host: &Hierarchies) -> (Standing, &'static s
         }
         Resource::Dcachesize => (Accounted, "a part of physpages"),
         Resource::Numfile if FileGate::supported() => (Enforced, ""),
-        Resource::Numfile => (Accounted, "bpf is not among the kernel's security modules"),
+        Resource::Numfile => (Accounted, "no BPF programs for security modules"),
         Resource::Numflock | Resource::Numiptent => {
             (Accounted, "the kernel has no such limit for a container")
         }
