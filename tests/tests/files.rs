@@ -335,3 +335,20 @@ fn what_a_killed_one_left_is_put_up_anew() {
         hog.end();
     });
 }
+
+#[test]
+fn a_container_that_shares_the_hosts_ids_is_not_counted_as_the_host() {
+    if lacks(&[Need::BpfLsm]) {
+        return;
+    }
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.add_conf("LOCAL_UID=\"0\"\nNUMFILE=\"30:30\"\n");
+        ve.start();
+        assert!(!knows(&ve) && count(&ve).held.is_none());
+        ve.ok("set", &["--numfile", "20"]).says("NUMFILE is stored and not enforced here");
+        let ours: Vec<File> = (0..400).map(|_| File::open("/dev/null").unwrap()).collect();
+        assert_eq!(ve.sh("echo alive"), "alive");
+        drop(ours);
+    });
+}
