@@ -10,6 +10,7 @@ use vzsys::elsewhere::in_ipc;
 use vzsys::{Call, SysError, process};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::limit_plan::Unenforced;
 use crate::limits::{Limits, Param, finite};
 use crate::rows::ptys;
@@ -40,6 +41,9 @@ impl Limits {
         }
         if let Some(pair) = self.shmpages {
             limit_shared_memory(init, pair).map_err(failed(Param::Shmpages))?;
+        }
+        if let Some(pair) = self.numfile {
+            lost.extend(files::limit(init, ve.ctid(), pair)?);
         }
         Ok(lost)
     }

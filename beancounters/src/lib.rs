@@ -8,6 +8,7 @@
 //!      ├── processes, freeze, kill_all, wait_empty, remove
 //!      ├── Limits::apply             what it may use: pure plan, then writes
 //!      ├── Limits::apply_inside      the same where no cgroup has it: its terminals, its System V memory, its locks
+//!      ├── count_files, forget_files what the host's gate for files does for a VE
 //!      ├── resync                    what its gate for sockets has counted, put right
 //!      ├── standing                  which limits hold on this host
 //!      ├── DevicePolicy::apply       what it may open
@@ -32,6 +33,7 @@ mod cpus;
 mod devices;
 mod disk;
 mod error;
+mod files;
 mod gate;
 mod hierarchy;
 mod host_share;
@@ -65,6 +67,7 @@ pub use cpus::Cpus;
 pub use devices::DevicePolicy;
 pub use disk::Disk;
 pub use error::{Error, Result};
+pub use files::{count_files, forget_files};
 pub use gate::resync;
 pub use hierarchy::{Controller, Generation, Hierarchies, Layout};
 pub use host_share::share_with_host;

@@ -16,6 +16,7 @@ pub enum Param {
     Numproc,
     Numtcpsock,
     Numothersock,
+    Numfile,
     Numpty,
     Numsiginfo,
     Shmpages,
@@ -42,6 +43,7 @@ impl Param {
             Param::Numproc => "NUMPROC",
             Param::Numtcpsock => "NUMTCPSOCK",
             Param::Numothersock => "NUMOTHERSOCK",
+            Param::Numfile => "NUMFILE",
             Param::Numpty => "NUMPTY",
             Param::Numsiginfo => "NUMSIGINFO",
             Param::Shmpages => "SHMPAGES",
@@ -68,6 +70,7 @@ impl Param {
             | Param::Numproc
             | Param::Numtcpsock
             | Param::Numothersock
+            | Param::Numfile
             | Param::Numpty
             | Param::Numsiginfo
             | Param::Shmpages
@@ -128,6 +131,8 @@ pub struct Limits {
     pub numtcpsock: Option<Pair>,
     /// Their other sockets (the limit counts).
     pub numothersock: Option<Pair>,
+    /// Open files (the limit counts); set when it runs.
+    pub numfile: Option<Pair>,
     /// Pseudo-terminals (the limit counts); set inside.
     pub numpty: Option<Pair>,
     /// System V shared memory in pages (the limit counts); set inside.
@@ -171,6 +176,7 @@ impl Limits {
             numproc: config.ubc("numproc"),
             numtcpsock: config.ubc("numtcpsock"),
             numothersock: config.ubc("numothersock"),
+            numfile: config.ubc("numfile"),
             numpty: config.ubc("numpty"),
             shmpages: config.ubc("shmpages"),
             lockedpages: config.ubc("lockedpages"),
@@ -236,10 +242,11 @@ impl Limits {
     }
 
     /// Those that stay where no cgroup file has them.
-    fn pairs(&mut self) -> [(Param, &mut Option<Pair>); 5] {
+    fn pairs(&mut self) -> [(Param, &mut Option<Pair>); 6] {
         [
             (Param::Numtcpsock, &mut self.numtcpsock),
             (Param::Numothersock, &mut self.numothersock),
+            (Param::Numfile, &mut self.numfile),
             (Param::Numpty, &mut self.numpty),
             (Param::Shmpages, &mut self.shmpages),
             (Param::Lockedpages, &mut self.lockedpages),

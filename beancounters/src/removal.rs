@@ -9,11 +9,11 @@ use crate::tree::{self, Dir};
 use crate::ve_cgroup::VeCgroup;
 
 impl VeCgroup {
-    /// Removes the cgroup from every hierarchy, with all that the VE made below it. Processes that are
+    /// Removes the cgroup from every hierarchy, with all that the VE made below it, and its count of files. Processes that are
     /// just dying are waited for; others are left alone. What is gone already is fine.
     ///
     /// # Errors
-    /// [`Error::Populated`] when it is still in use at the deadline, [`Error::File`].
+    /// [`Error::Populated`] when it is still in use at the deadline, [`Error::File`], [`Error::Inside`].
     pub fn remove(&mut self, deadline: Instant) -> Result<()> {
         self.commit();
         for dir in self.dirs() {
@@ -21,7 +21,7 @@ impl VeCgroup {
                 return Err(Error::Populated { ctid: self.ctid(), path: dir });
             }
         }
-        Ok(())
+        crate::files::forget_files(self.ctid())
     }
 }
 

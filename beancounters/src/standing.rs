@@ -1,6 +1,6 @@
 //! Which rows of the table are limits on this host, and which are only numbers.
 use rustix::fs::{Mode, OFlags};
-use vzsys::bpf::SocketGate;
+use vzsys::bpf::{FileGate, SocketGate};
 
 use crate::hierarchy::{Controller, Hierarchies};
 use crate::resource::Resource;
@@ -59,7 +59,9 @@ pub fn standing(resource: Resource, host: &Hierarchies) -> (Standing, &'static s
             (Stored, "cgroup v1 does not count it")
         }
         Resource::Dcachesize => (Accounted, "a part of physpages"),
-        Resource::Numflock | Resource::Numfile | Resource::Numiptent => {
+        Resource::Numfile if FileGate::supported() => (Enforced, ""),
+        Resource::Numfile => (Accounted, "no BPF programs for security modules"),
+        Resource::Numflock | Resource::Numiptent => {
             (Accounted, "the kernel has no such limit for a container")
         }
     }

@@ -17,6 +17,8 @@ pub enum Need {
     ProjectQuota,
     /// Soft-dirty bits of pages.
     SoftDirty,
+    /// BPF programs at functions for security modules.
+    BpfLsm,
     /// Modules of the running kernel.
     Modules,
     /// CRIU, working.
@@ -33,6 +35,7 @@ impl Need {
             Self::V2 => "v2",
             Self::ProjectQuota => "prjquota",
             Self::SoftDirty => "soft-dirty",
+            Self::BpfLsm => "bpf-lsm",
             Self::Modules => "modules",
             Self::Criu => "criu",
             Self::Machine => "machine",
@@ -46,6 +49,7 @@ impl Need {
             Self::V2 => has_v2(),
             Self::ProjectQuota => has_project_quota(),
             Self::SoftDirty => has_soft_dirty().unwrap_or(false),
+            Self::BpfLsm => vzsys::bpf::FileGate::supported(),
             Self::Modules => has_modules(),
             Self::Criu => command("criu", &["check"]).output().is_ok_and(|output| output.status.success()),
             Self::Machine => std::env::var_os(MACHINE).is_some(),

@@ -15,8 +15,10 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 17] = [
+const HOMES: [&str; 19] = [
     TABLES,
+    PROGRAMS,
+    "/run/vz/bpf.lock",
     "/run/vz/proc.lock",
     "/run/vz/overlays",
     "/run/vz/beancounters",
@@ -37,6 +39,8 @@ const HOMES: [&str; 17] = [
 
 /// Where the host's tables are served once a VE was started.
 const TABLES: &str = "/run/vz/proc";
+/// Where the programs are that count open files; as long.
+const PROGRAMS: &str = "/run/vz/bpf";
 
 /// A picture of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,8 +150,8 @@ fn mounts() -> BTreeSet<String> {
         let words: Vec<&str> = line.split(' ').collect();
         let kind = words.iter().position(|word| *word == "-")?;
         let point = words[4];
-        // Templates, what the test mounted for itself, and the host's tables, which stay.
-        let own = ["/vz/template", "/run/scratch", TABLES].iter().any(|top| point.starts_with(top));
+        // Templates, what the test mounted for itself, and the host's tables and programs, which stay.
+        let own = ["/vz/template", "/run/scratch", TABLES, PROGRAMS].iter().any(|top| point.starts_with(top));
         (!own).then(|| format!("{point} from {} {}", words[3], words[kind + 1]))
     };
     table.lines().filter_map(line).collect()
@@ -199,7 +203,7 @@ fn walk(dir: &Path, found: &mut BTreeSet<String>) {
             found.insert(format!("{text} {:o}", meta.mode()));
         }
         // One line for a whole private area is enough.
-        if text == TABLES {
+        if text == TABLES || text == PROGRAMS {
             continue;
         }
         if meta.is_dir() && path.parent() != Some(Path::new("/vz/private")) {

@@ -80,6 +80,10 @@ pub(crate) fn create(ve: &Ve<'_>, ids: Option<IdRange>) -> Result<VeCgroup> {
     let host = ve.node.global.for_ve(Ctid::HOST).ok();
     beancounters::share_with_host(&hierarchies, host_units(ve, host.as_ref()))?;
     limits(ve)?.apply(&cgroup).map(|applied| tell_unenforced(ve, &applied))?;
+    // A VE whose files are not counted is better than none.
+    if let Err(error) = beancounters::count_files() {
+        ve.say(1, &format!("Open files of containers are not limited here: {error}"));
+    }
     policy(ve).apply(&cgroup)?;
     Ok(cgroup)
 }
@@ -170,8 +174,9 @@ pub(crate) fn kill(ve: &Ve<'_>) -> Result<()> {
 
 /// Removes the cgroups; gone already is no error.
 pub(crate) fn remove(ve: &Ve<'_>) -> Result<()> {
-    if let Some(mut cgroup) = open(ve)? {
-        cgroup.remove(Instant::now() + REMOVE)?;
+    match open(ve)? {
+        Some(mut cgroup) => cgroup.remove(Instant::now() + REMOVE)?,
+        None => beancounters::forget_files(ve.ctid)?,
     }
     Ok(())
 }
@@ -232,15 +237,22 @@ fn apply_beyond(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<Vec<U
 }
 
 /// Limits that are in no file of a cgroup.
-const UNFILED: [Param; 5] =
-    [Param::Numtcpsock, Param::Numothersock, Param::Numpty, Param::Shmpages, Param::Lockedpages];
+const UNFILED: [Param; 6] = [
+    Param::Numtcpsock,
+    Param::Numothersock,
+    Param::Numfile,
+    Param::Numpty,
+    Param::Shmpages,
+    Param::Lockedpages,
+];
 
-const PARAMS: [Param; 17] = [
+const PARAMS: [Param; 18] = [
     Param::Physpages,
     Param::Swappages,
     Param::Numproc,
     Param::Numtcpsock,
     Param::Numothersock,
+    Param::Numfile,
     Param::Numpty,
     Param::Shmpages,
     Param::Lockedpages,

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use ve::monitor::{Charge, FromMonitor, Order, Task, ToMonitor};
+use vzsys::bpf::FileGate;
 use vzsys::channel::Channel;
 use vzsys::fuse::Connection;
 use vzsys::launch::{self, FromInit, LaunchError, LaunchPlan, Stage, ToInit, Waiting};
@@ -63,7 +64,7 @@ fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Resu
     raise_limits();
     // A VE without views is better than none.
     let (connection, views) = crate::views::open().map_or((None, None), |(a, b)| (Some(a), Some(b)));
-    let waiting = launch::clone_init(plan, views.as_ref())?;
+    let waiting = launch::clone_init(plan, views.as_ref(), |pid| count_files(order.ctid, pid))?;
     drop(views);
     let started = announce(&waiting, vzctl, connection.is_some())
         .and_then(|()| serve(order, plan, waiting.pid, connection))
@@ -75,6 +76,13 @@ fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Resu
     let Some(console) = started? else { return Ok(None) };
     let init = ProcRef::of(waiting.pid).map_err(failed)?;
     Ok(Some((Init::Child(waiting.pidfd, init), console)))
+}
+
+/// A VE whose files are not counted is better than none: vzctl finds that out when it sets their limit.
+fn count_files(ctid: u32, init: i32) {
+    if let Ok(Some(gate)) = FileGate::find() {
+        let _ = gate.admit(ctid, init);
+    }
 }
 
 /// `vzctl` sets the network up meanwhile.

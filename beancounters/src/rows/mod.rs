@@ -1,7 +1,7 @@
 //! The rows of the table that no cgroup file counts.
 //!
 //! ```text
-//! of_init   a small file of init, and the gate: sockets by number      (tables of all VEs)
+//! of_init   a small file of init, and gates: sockets by number, files  (tables of all VEs)
 //! of_all    the VE's own processes, its terminals, its sockets' memory,
 //!           locks, packet filter                                       (one VE, and its monitor now and then)
 //! ```
@@ -13,6 +13,7 @@ pub(crate) mod ptys;
 mod rules;
 mod sockets;
 
+use crate::files;
 use crate::reading::Reading;
 use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
@@ -23,11 +24,12 @@ pub use sockets::Sockets;
 pub(crate) use sockets::counted_as;
 
 impl Reading {
-    /// What one file of the VE's init and its gate tell, whatever the VE does: tens of microseconds.
+    /// What one file of the VE's init and gates tell, whatever the VE does: tens of microseconds.
     #[must_use]
     pub fn of_init(init: i32, ve: &VeCgroup) -> Reading {
         let mut reading = Reading::default();
         sockets::count(init, ve, &mut reading);
+        files::count(init, ve.ctid(), &mut reading);
         reading
     }
 
@@ -41,7 +43,9 @@ impl Reading {
         let pids = ve.processes().unwrap_or_default();
         let processes = Processes::of(&pids, init);
         reading.hold(Resource::Privvmpages, processes.private_pages);
-        reading.hold(Resource::Numfile, processes.files);
+        if reading.count(Resource::Numfile).held.is_none() {
+            reading.hold(Resource::Numfile, processes.files);
+        }
         reading.hold(Resource::Numsiginfo, processes.signals);
         if let Some(locks) = locks::count(&pids) {
             reading.hold(Resource::Numflock, locks);

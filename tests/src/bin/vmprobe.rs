@@ -44,7 +44,7 @@ const fn feature(
 
 const REFUSED: &str = "not supported";
 
-const FEATURES: [Feature; 33] = [
+const FEATURES: [Feature; 34] = [
     feature(
         "PID namespace's own reboot(2)",
         "3.4",
@@ -197,6 +197,13 @@ const FEATURES: [Feature; 33] = [
         "a VE's devices",
         REFUSED,
         Ask::Symbol("__cgroup_bpf_run_filter_skb"),
+    ),
+    feature(
+        "numfile limit (BPF-LSM)",
+        "5.15",
+        "counting and limiting the open files of a VE",
+        "counted by descriptors, not limited",
+        Ask::Try(|_| vztests::Need::BpfLsm.is_met()),
     ),
     feature(
         "pressure stall information",

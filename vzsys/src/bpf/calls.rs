@@ -1,4 +1,4 @@
-//! bpf(2) for programs and maps of cgroups.
+//! bpf(2) for programs and maps.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -23,15 +23,21 @@ pub(super) const CGROUP_SOCK: u32 = 9;
 pub(super) const SOCK_OPS: u32 = 13;
 pub(super) const CGROUP_DEVICE: u32 = 15;
 pub(super) const CGROUP_SYSCTL: u32 = 23;
+const LSM: u32 = 29;
 /// Places of a cgroup where they are attached.
 pub(super) const AT_SOCK_CREATE: u32 = 2;
 pub(super) const AT_SOCK_OPS: u32 = 3;
 pub(super) const AT_DEVICE: u32 = 6;
 pub(super) const AT_SYSCTL: u32 = 18;
 pub(super) const AT_SOCK_RELEASE: u32 = 34;
+/// The place of a program that stands at a function for security modules.
+const AT_LSM: u32 = 27;
 /// Kinds of maps.
+pub(super) const HASH: u32 = 1;
 pub(super) const ARRAY: u32 = 2;
 pub(super) const SK_STORAGE: u32 = 24;
+/// Memory for values is taken when there are some.
+pub(super) const NO_PREALLOC: u32 = 1;
 
 /// A name as the kernel keeps it.
 pub(super) type Name = [u8; 16];
@@ -51,6 +57,17 @@ struct LoadAttr {
     prog_name: Name,
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+    attach_prog_fd: u32,
+    /// As in [`BtfAttr`].
+    padding: u32,
 }
 
 #[repr(C)]
@@ -111,11 +128,11 @@ struct ProgInfo {
 /// `struct bpf_map_info`, as far as we read it.
 #[repr(C)]
 #[derive(Default)]
-struct MapInfo {
-    kind: u32,
+pub(super) struct MapInfo {
+    pub(super) kind: u32,
     id: u32,
-    key_size: u32,
-    value_size: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
     max_entries: u32,
     map_flags: u32,
     name: Name,
@@ -153,7 +170,7 @@ struct BtfAttr {
 
 /// # Safety
 /// `attr` must be what `command` takes, with pointers that are valid for the call.
-unsafe fn bpf<T>(command: i32, attr: &mut T, what: &str) -> Result<RawFd> {
+pub(super) unsafe fn bpf<T>(command: i32, attr: &mut T, what: &str) -> Result<RawFd> {
     // SAFETY: the pointer and size describe the live struct; what it points to is the caller's promise.
     let r =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
@@ -168,14 +185,14 @@ unsafe fn bpf<T>(command: i32, attr: &mut T, what: &str) -> Result<RawFd> {
 
 /// # Safety
 /// As [`bpf`], for a command that returns a new descriptor.
-unsafe fn bpf_fd<T>(command: i32, attr: &mut T, what: &str) -> Result<OwnedFd> {
+pub(super) unsafe fn bpf_fd<T>(command: i32, attr: &mut T, what: &str) -> Result<OwnedFd> {
     // SAFETY: the caller's promise.
     let fd = unsafe { bpf(command, attr, what)? };
     // SAFETY: a new descriptor that nobody else owns; the kernel makes it close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn fd_number(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn fd_number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().unsigned_abs()
 }
 
@@ -185,14 +202,35 @@ fn size<T>() -> u32 {
 
 /// Loads a program of this kind, for this place.
 pub(super) fn load(kind: u32, place: u32, program: &[Insn], name: Name) -> Result<OwnedFd> {
+    let license = c"Apache-2.0".as_ptr() as u64;
+    load_with(
+        LoadAttr { prog_type: kind, expected_attach_type: place, license, ..LoadAttr::default() },
+        program,
+        name,
+    )
+}
+
+/// Loads a program for a function of security modules, by the function's number. The kernel takes these only under a
+/// licence that goes with its own: the caller's code is offered under either.
+pub(super) fn load_lsm(function: u32, program: &[Insn], name: Name) -> Result<OwnedFd> {
+    let license = c"Dual BSD/GPL".as_ptr() as u64;
+    let attr = LoadAttr {
+        prog_type: LSM,
+        expected_attach_type: AT_LSM,
+        attach_btf_id: function,
+        license,
+        ..LoadAttr::default()
+    };
+    load_with(attr, program, name)
+}
+
+/// `attr` has the kind, the place, and a licence that is never freed.
+fn load_with(attr: LoadAttr, program: &[Insn], name: Name) -> Result<OwnedFd> {
     let mut attr = LoadAttr {
-        prog_type: kind,
         insn_cnt: u32::try_from(program.len()).unwrap_or(u32::MAX),
         insns: program.as_ptr() as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
         prog_name: name,
-        expected_attach_type: place,
-        ..LoadAttr::default()
+        ..attr
     };
     let what = format!("PROG_LOAD, {}", text(&name));
     // SAFETY: instructions and licence outlive the call; the kernel copies and verifies them.
@@ -299,15 +337,21 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> Result<(Name, Vec<u32>)> 
 /// The map of that id with its name and the size of its values; `None` when it is gone.
 pub(super) fn map(id: u32) -> Result<Option<(OwnedFd, Name, u32)>> {
     let Some(fd) = by_id(MAP_GET_FD_BY_ID, id, "MAP_GET_FD_BY_ID")? else { return Ok(None) };
+    let info = map_info(fd.as_fd())?;
+    Ok(Some((fd, info.name, info.value_size)))
+}
+
+/// What a map is.
+pub(super) fn map_info(map: BorrowedFd<'_>) -> Result<MapInfo> {
     let mut info = MapInfo::default();
     let mut attr = InfoAttr {
-        fd: fd_number(fd.as_fd()),
+        fd: fd_number(map),
         length: size::<MapInfo>(),
         info: std::ptr::from_mut(&mut info) as u64,
     };
     // SAFETY: `info` is live and as long as it says.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr, "OBJ_GET_INFO_BY_FD, map") }?;
-    Ok(Some((fd, info.name, info.value_size)))
+    Ok(info)
 }
 
 pub(super) fn make_map(attr: &mut MapAttr) -> Result<OwnedFd> {

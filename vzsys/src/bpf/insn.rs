@@ -86,6 +86,10 @@ impl Insn {
     pub(super) const fn store64(dst: u8, src: u8, offset: i16) -> Insn {
         Insn::new(0x7b, dst, src, offset, 0)
     }
+    /// `*(u32 *)(dst + offset) = src`
+    pub(super) const fn store(dst: u8, src: u8, offset: i16) -> Insn {
+        Insn::new(0x63, dst, src, offset, 0)
+    }
     /// `*(u64 *)(dst + offset) += src`, atomically
     pub(super) const fn atomic_add(dst: u8, src: u8, offset: i16) -> Insn {
         Insn::new(0xdb, dst, src, offset, ADD)

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::calls::{self, AT_SOCK_RELEASE, MapAttr, Name};
+use super::calls::{self, AT_SOCK_RELEASE, MapAttr, NO_PREALLOC, Name};
 use super::socket_programs::{
     COUNT, FAILED, LIMIT, MADE, Maps, PEAK, PLACES, ROW, SEEDED, create, ops, release,
 };
@@ -38,7 +38,7 @@ pub enum Kind {
 /// What was counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Sockets now.
+    /// How many there are now.
     pub count: u64,
     /// The most there were.
     pub peak: u64,
@@ -220,7 +220,6 @@ fn take_down(cgroup: BorrowedFd<'_>) -> Result<()> {
 }
 
 const MMAPABLE: u32 = 1 << 10;
-const NO_PREALLOC: u32 = 1;
 
 #[cfg(test)]
 mod tests {

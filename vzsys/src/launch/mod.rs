@@ -237,11 +237,15 @@ const NAMESPACES: libc::c_int =
 
 /// Clones init by the plan and writes its id maps. The caller must be single-threaded and root; it
 /// becomes init's parent. Does not wait for init to be furnished. `views` is a file system that is served from now on:
-/// init looks its files up.
+/// init looks its files up. `cloned` is told its pid before it opens anything.
 ///
 /// # Errors
 /// The stage and call that failed; nothing is left behind.
-pub fn clone_init(plan: &LaunchPlan, views: Option<&Detached>) -> std::result::Result<Waiting, LaunchError> {
+pub fn clone_init(
+    plan: &LaunchPlan,
+    views: Option<&Detached>,
+    cloned: impl FnOnce(i32),
+) -> std::result::Result<Waiting, LaunchError> {
     let dev = devices::make(plan).at(Stage::Devices)?;
     let root = Detached::copy_of(&plan.root, true).at(Stage::Mounts)?;
     let (tasks, unified) = open_cgroups(plan).at(Stage::Cgroups)?;
@@ -258,11 +262,11 @@ pub fn clone_init(plan: &LaunchPlan, views: Option<&Detached>) -> std::result::R
     let lockable = plan.confinement.lockable.map(|bytes| Lent::at_least(Resource::Memlock, bytes));
     let _lockable = lockable.and_then(Result::ok);
     // The kernel counts namespaces and processes per owner of the user namespace: each VE has its own.
-    let cloned = match plan.ids {
+    let child = match plan.ids {
         Some(ids) => idmap::clone_as_owner(ids.base, flags, cgroup),
         None => raw::clone3(flags, cgroup, libc::SIGCHLD),
     };
-    match cloned.at(Stage::Clone)? {
+    match child.at(Stage::Clone)? {
         Cloned::Child => {
             drop(ours);
             init::run(plan, init::Trees { root: &root, dev: &dev, views }, tasks, &theirs)
@@ -270,6 +274,7 @@ pub fn clone_init(plan: &LaunchPlan, views: Option<&Detached>) -> std::result::R
         Cloned::Parent { pid, pidfd } => {
             let waiting = Waiting { pid, pidfd: PidFd::from_fd(pidfd), channel: ours };
             drop(theirs);
+            cloned(pid);
             let ready = plan.ids.map_or(Ok(()), |ids| ids.write_maps(pid));
             ready.and_then(|()| waiting.channel.send(&ToInit::MapsWritten, None)).at(Stage::Identity)?;
             Ok(waiting)
