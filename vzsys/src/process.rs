@@ -49,6 +49,7 @@ impl ProcRef {
 struct Stat {
     start_time: u64,
     dead: bool,
+    waits: bool,
     /// Wait status, of a zombie.
     exit_code: i32,
 }
@@ -63,16 +64,23 @@ fn read_stat(pid: i32) -> Option<Stat> {
     let end = text.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
-    let dead = matches!(fields.next()?, "Z" | "X" | "x");
+    let state = fields.next()?;
+    let (dead, waits) = (matches!(state, "Z" | "X" | "x"), state == "D");
     let start_time = fields.nth(18)?.parse().ok()?;
     let exit_code = fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0);
-    Some(Stat { start_time, dead, exit_code })
+    Some(Stat { start_time, dead, waits, exit_code })
 }
 
 /// The start time of a process, zombies included; `None` when there is no such pid.
 #[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
     read_stat(pid).map(|stat| stat.start_time)
+}
+
+/// Whether it waits for something that no signal ends.
+#[must_use]
+pub fn is_held(pid: i32) -> bool {
+    read_stat(pid).is_some_and(|stat| stat.waits)
 }
 
 /// How many threads this process has. One that was just joined may be on its way out of the kernel for

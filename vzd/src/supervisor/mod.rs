@@ -128,6 +128,7 @@ enum Then {
 /// A server that is held up by a caller.
 struct Late {
     process: PidFd,
+    pid: Pid,
     channel: Channel,
 }
 
@@ -140,8 +141,8 @@ impl Custody {
             let then = match self.split() {
                 Ok((Cloned::Child, channel)) => {
                     // Its parent may be killed before it does this.
-                    if let Some(Late { process, .. }) = late.take() {
-                        self.watchdog.give_up(process);
+                    if let Some(Late { process, pid, .. }) = late.take() {
+                        self.watchdog.give_up(process, pid);
                     }
                     self.keep(channel, me)
                 }
@@ -170,8 +171,8 @@ impl Custody {
 
     /// Ends a server. What it acknowledged until then we have, and our keeper.
     fn relieve(&mut self, late: Option<Late>, keeper: Option<&Keeper>) {
-        let Some(Late { process, channel }) = late else { return };
-        self.watchdog.give_up(process);
+        let Some(Late { process, pid, channel }) = late else { return };
+        self.watchdog.give_up(process, pid);
         let known = self.listeners.len();
         while channel.ready(Some(Duration::ZERO)).unwrap_or(false) && self.take_over(&channel) {}
         for (number, listener) in &self.listeners[known..] {
@@ -217,7 +218,7 @@ impl Custody {
                 && self.watchdog.expired()
                 && let Some(process) = process
             {
-                return Then::Relieve(Late { process, channel });
+                return Then::Relieve(Late { process, pid: server, channel });
             }
         }
     }

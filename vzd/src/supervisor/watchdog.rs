@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use vzsys::process::PidFd;
+use vzsys::process::{PidFd, is_held};
 use vzsys::{Call, Result};
 
 /// Longer than a page from a slow disk takes.
@@ -23,7 +23,9 @@ const WARY: Duration = Duration::from_millis(20);
 /// for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// A killed server that nobody holds has ended by then.
-const ENDS: Duration = Duration::from_millis(100);
+const ENDS: Duration = Duration::from_millis(200);
+/// How often it is asked whether somebody does.
+const STEP: Duration = Duration::from_millis(4);
 /// As many servers may be held. Then no memory is read any more until one is let go.
 const HELD: usize = 4;
 
@@ -82,9 +84,13 @@ impl Watchdog {
 
     /// The keeper gives a server up: whenever that is let go, it ends before it does anything more. One that was let go
     /// just now may be in the midst of something that the keeper must find done.
-    pub(super) fn give_up(&self, server: PidFd) {
+    pub(super) fn give_up(&self, server: PidFd, pid: Pid) {
         let _ = server.signal(Signal::KILL);
-        let _ = server.wait_ended(Some(ENDS));
+        let deadline = Instant::now() + ENDS;
+        while !server.wait_ended(Some(STEP)).unwrap_or(true)
+            && !is_held(pid.as_raw_nonzero().get())
+            && Instant::now() < deadline
+        {}
         self.held.borrow_mut().push(server);
         self.last.set(Some(Instant::now()));
     }
