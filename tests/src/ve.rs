@@ -183,6 +183,23 @@ impl<'n> Ve<'n> {
         i32::try_from(self.state()?["monitor"]["pid"].as_i64()?).ok()
     }
 
+    /// Its cgroup of each hierarchy, and all below them. Those of other VEs may come and go meanwhile.
+    #[must_use]
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let (own, mut found) = (format!("vz/{}", self.id), Vec::new());
+        let mut left = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(dir) = left.pop() {
+            let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+            left.extend(
+                entries.filter(|entry| entry.file_type().is_ok_and(|of| of.is_dir())).map(|e| e.path()),
+            );
+            if dir.ancestors().any(|above| above.ends_with(&own)) {
+                found.push(dir);
+            }
+        }
+        found
+    }
+
     /// The first of its host uids; none when it is privileged or has not been started.
     #[must_use]
     pub fn base(&self) -> Option<u32> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vztests::{Ve, compile, compile_i386, on_node, run, skip};
 
@@ -270,14 +270,11 @@ fn limits_cannot_be_raised_from_inside() {
                 "cpu.max",
                 "devices.list",
             ];
-            let dirs = run("find", &["/sys/fs/cgroup", "-path", &format!("*/vz/{}", ve.id), "-type", "d"])
-                .ok()
-                .out();
             let mut found = String::new();
-            for dir in dirs.lines() {
+            for dir in own_cgroups(&ve) {
                 for name in names {
-                    if let Ok(text) = fs::read_to_string(Path::new(dir).join(name)) {
-                        found += &format!("{dir}/{name} {text}");
+                    if let Ok(text) = fs::read_to_string(dir.join(name)) {
+                        found += &format!("{}/{name} {text}", dir.display());
                     }
                 }
             }
@@ -469,16 +466,22 @@ fn settings_of_the_host_cannot_be_written_wherever_they_are() {
     });
 }
 
+/// Without those that it made itself.
+fn own_cgroups(ve: &Ve<'_>) -> Vec<PathBuf> {
+    let mut all = ve.cgroups();
+    all.retain(|dir| dir.ends_with(format!("vz/{}", ve.id)));
+    all.sort();
+    all
+}
+
 #[test]
 fn in_its_own_cgroup_only_the_files_of_delegation_are_the_ves() {
     on_node(|node| {
         let ve = node.tiny(1);
         ve.start();
         let base = ve.base().unwrap();
-        let dirs =
-            run("find", &["/sys/fs/cgroup", "-path", &format!("*/vz/{}", ve.id), "-type", "d"]).ok().out();
         let mut given = Vec::new();
-        for dir in dirs.lines() {
+        for dir in own_cgroups(&ve) {
             for entry in fs::read_dir(dir).unwrap().flatten() {
                 if entry.file_type().unwrap().is_file() && entry.metadata().unwrap().uid() >= base {
                     given.push(entry.file_name().into_string().unwrap());
