@@ -22,7 +22,7 @@ pub(crate) enum Length {
 /// # Errors
 /// The errno of open(2) or read(2).
 pub(crate) fn read(path: &Path) -> Result<String, Errno> {
-    read_open(&open(path)?, Length::Short)
+    read_as(path, Length::Short)
 }
 
 /// The same for `memory.stat`.
@@ -30,7 +30,15 @@ pub(crate) fn read(path: &Path) -> Result<String, Errno> {
 /// # Errors
 /// The errno of open(2) or read(2).
 pub(crate) fn read_long(path: &Path) -> Result<String, Errno> {
-    read_open(&open(path)?, Length::Any)
+    read_as(path, Length::Any)
+}
+
+/// The same of a file of either kind.
+///
+/// # Errors
+/// The errno of open(2) or pread(2).
+pub(crate) fn read_as(path: &Path, length: Length) -> Result<String, Errno> {
+    read_open(&open(path)?, length)
 }
 
 pub(crate) fn open(path: &Path) -> Result<OwnedFd, Errno> {

@@ -9,8 +9,8 @@ use crate::tree::{self, Dir};
 use crate::ve_cgroup::VeCgroup;
 
 impl VeCgroup {
-    /// Removes the cgroup from every hierarchy, with all that the VE made below it, and its count of files. Processes that are
-    /// just dying are waited for; others are left alone. What is gone already is fine.
+    /// Removes the cgroup from every hierarchy, with all that the VE made below it, and its count of files. Processes
+    /// that are just dying are waited for; others are left alone. What is gone already is fine.
     ///
     /// # Errors
     /// [`Error::Populated`] when it is still in use at the deadline, [`Error::File`], [`Error::Inside`].

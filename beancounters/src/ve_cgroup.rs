@@ -85,7 +85,7 @@ impl VeCgroup {
     pub(crate) fn read(&self, path: &Path, length: Length) -> std::result::Result<String, Errno> {
         match &self.kept {
             Some(kept) => kept.read(path, length),
-            None => knob::read_open(&knob::open(path)?, length),
+            None => knob::read_as(path, length),
         }
     }
 

@@ -79,9 +79,6 @@ impl<F: Files> Desk<F> {
     /// Answers the request in flight, if there is one.
     pub(super) fn serve(&mut self, connection: &mut Connection) {
         let request = connection.pending().and_then(Request::parse);
-        if matches!(request, Some(Request { wish: Wish::Forget, .. })) {
-            self.long.clear();
-        }
         if let Some(Request { unique, node, wish }) = request {
             if matches!(self.files.kind(node), Some(Kind::File(_)))
                 && let Some(size) = self.is_to_reach(node, wish)
@@ -156,7 +153,11 @@ impl<F: Files> Desk<F> {
                 Reply::Bytes(Answer::default())
             }
             Wish::ReleaseDirectory => Reply::Bytes(Answer::default()),
-            Wish::Nothing | Wish::Forget => Reply::Silence,
+            Wish::Forget => {
+                self.long.clear();
+                Reply::Silence
+            }
+            Wish::Nothing => Reply::Silence,
             Wish::Unknown => Reply::Errno(ENOSYS),
             _ => Reply::Errno(ENOENT),
         }

@@ -11,7 +11,7 @@
 //! Whose a file is, is told by the credentials that it was opened with, which it keeps: the user namespace in them or the
 //! first one above it that has numbers. So whoever closes it, it is uncounted where it was counted.
 
-use super::insn::{Insn, Program, When};
+use super::insn::{FRAME, Insn, Program, When, offset};
 
 /// The numbers of one namespace, 64 bits each.
 pub(super) const COUNT: usize = 0;
@@ -54,13 +54,8 @@ const NAMESPACE: u8 = 6;
 const PARENT: u8 = 7;
 const ROW: u8 = 8;
 const NOW: u8 = 9;
-const FRAME: u8 = 10;
 /// The namespace's number, in the frame.
 const KEY: i16 = -4;
-
-const fn offset(of: usize) -> i16 {
-    of as i16 * 8
-}
 
 /// The value of `KEY` in a map, in register 0: its address, or 0.
 fn look_up(program: &mut Program, map: i32) {

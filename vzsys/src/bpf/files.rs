@@ -132,7 +132,7 @@ impl FileGate {
         let Some([namespace]) = self.owners.get(ve)? else { return Ok(()) };
         let namespace = u32::try_from(namespace).unwrap_or(u32::MAX);
         // The number may be another VE's by now, if this one was not dismissed when it ended.
-        if self.counts.get(namespace)?.is_some_and(|numbers| numbers[OWNER] == u64::from(ve)) {
+        if self.numbers(ve, namespace)?.is_some() {
             self.limits.remove(namespace)?;
             self.counts.remove(namespace)?;
         }
@@ -145,8 +145,7 @@ impl FileGate {
     /// The errno of bpf(2) or of looking at init.
     pub fn tally(&self, ve: u32, init: i32) -> Result<Option<Tally>> {
         let Some(namespace) = namespace_of(init)? else { return Ok(None) };
-        let numbers = self.counts.get(namespace)?.filter(|numbers| numbers[OWNER] == u64::from(ve));
-        Ok(numbers.and_then(tally_of))
+        Ok(self.numbers(ve, namespace)?.and_then(tally_of))
     }
 
     /// Sets how many a VE with this init may have open; what is open stays open. `false` when it is not counted.
@@ -155,7 +154,7 @@ impl FileGate {
     /// The errno of bpf(2) or of looking at init.
     pub fn limit(&self, ve: u32, init: i32, most: Option<u64>) -> Result<bool> {
         let Some(namespace) = namespace_of(init)? else { return Ok(false) };
-        if self.tally(ve, init)?.is_none() {
+        if self.numbers(ve, namespace)?.and_then(tally_of).is_none() {
             return Ok(false);
         }
         match most {
@@ -163,6 +162,11 @@ impl FileGate {
             None => self.limits.remove(namespace)?,
         }
         Ok(true)
+    }
+
+    /// Of a namespace, if it is this VE's.
+    fn numbers(&self, ve: u32, namespace: u32) -> Result<Option<[u64; NUMBERS]>> {
+        Ok(self.counts.get(namespace)?.filter(|numbers| numbers[OWNER] == u64::from(ve)))
     }
 
     /// Whether anything is known of a VE.

@@ -13,6 +13,14 @@ pub(super) struct Insn {
     pub(super) immediate: i32,
 }
 
+/// The register that has the end of a program's own memory.
+pub(super) const FRAME: u8 = 10;
+
+/// Where in a row of 64-bit numbers this one is.
+pub(super) const fn offset(of: usize) -> i16 {
+    of as i16 * 8
+}
+
 /// Says that the immediate of a 64-bit load is a map's descriptor.
 const PSEUDO_MAP: u8 = 1;
 /// The same, and that the address of its first value is meant (5.2).

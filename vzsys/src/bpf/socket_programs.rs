@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::calls::{self, AT_SOCK_CREATE, AT_SOCK_OPS, AT_SOCK_RELEASE, CGROUP_SOCK, Name, SOCK_OPS};
-use super::insn::{Insn, Program, When};
+use super::insn::{Insn, Program, When, offset};
 use crate::error::{Result, SysError};
 
 /// Where the programs stand, with their names.
@@ -64,10 +64,6 @@ fn is_unknown(error: &SysError) -> bool {
 const CONTEXT: u8 = 6;
 const ROWS: u8 = 7;
 const NOW: u8 = 8;
-
-const fn offset(of: usize) -> i16 {
-    of as i16 * 8
-}
 
 /// Both of `struct bpf_sock`: at 12 the protocol. Leaves the row of its kind in `ROWS`.
 fn begin(program: &mut Program, maps: Maps) {

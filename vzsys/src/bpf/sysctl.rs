@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use super::calls::{self, AT_SYSCTL, CGROUP_SYSCTL, Name};
-use super::insn::{Insn, Program, When};
+use super::insn::{FRAME, Insn, Program, When};
 use crate::error::Result;
 
 const NAME: Name = calls::name("vz_shmall");
@@ -35,7 +35,6 @@ pub fn hold_shmall(cgroup: impl AsFd, hold: bool) -> Result<()> {
 
 /// `struct bpf_sysctl` has at 0 whether it is a write.
 fn assemble() -> Vec<Insn> {
-    const FRAME: u8 = 10;
     const GET_NAME: i32 = 101;
     const BASE_NAME_ONLY: i32 = 1;
     const BUFFER: i16 = -16;
