@@ -6,12 +6,11 @@
 //! The mark ([`crate::creating`]) tells the next verb that a create was killed, and what it had made.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use templates::archive::{Durability, Progress, Unpack};
-use templates::cache::{Cache, CacheError, Template};
-use templates::layout::{self, Layout, Wish};
+use templates::archive::Progress;
+use templates::cache::{Cache, Template};
+use templates::layout::{self, Layout, New, Wish};
 use vzconf::change::{Changes, Node as ChangeNode};
 use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Script, names};
 use vzsys::fault;
@@ -123,7 +122,7 @@ impl Draft {
 
     fn mark(&self) -> Mark {
         let base =
-            (self.layout == Layout::Overlay).then(|| (self.config.template_dir(), self.template.base_id()));
+            self.layout.shares_template().then(|| (self.config.template_dir(), self.template.base_id()));
         Mark {
             private: self.private.clone(),
             had_private: self.had_private,
@@ -266,25 +265,11 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
 
 fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
     let cache = Cache::open(&draft.config.template_dir());
-    let mut progress = |done: Progress| (ve.node.progress)("Unpacking the template", done.read, done.total);
-    match draft.layout {
-        Layout::Overlay => {
-            let base = cache.base(&draft.template, progress)?;
-            let made = fs::DirBuilder::new().mode(0o700).create(temp);
-            made.doing(Exit::FsNewVePrvt, || format!("cannot create {}", temp.display()))?;
-            cache.add_ref(&base.id, ve.ctid)?;
-            layout::create_overlay(temp, &base.path, &base.id)?;
-        }
-        Layout::Simfs => {
-            let unpacked = Unpack::new(&draft.template.path)
-                .needed(draft.template.unpacked())
-                .durability(Durability::Lazy)
-                .progress(&mut progress)
-                .into(temp);
-            unpacked.map_err(CacheError::from)?;
-        }
-    }
-    Ok(())
+    let new = New { area: temp, cache: &cache, template: &draft.template, ctid: ve.ctid };
+    let progress = &mut |done: Progress| {
+        (ve.node.progress)("Unpacking the template", done.read, done.total);
+    };
+    Ok(layout::create(draft.layout, &new, progress)?)
 }
 
 /// `*.destroyed` files of an earlier VE of this number.

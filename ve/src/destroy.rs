@@ -72,8 +72,8 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     // A plain copy is the VE's own root, and what it says there of a template is its own word.
-    let overlay = matches!(ve.layout(private), Ok(Layout::Overlay));
-    let base = overlay.then(|| layout::base_of(private).ok().flatten()).flatten();
+    let shares = ve.layout(private).is_ok_and(Layout::shares_template);
+    let base = shares.then(|| layout::base_of(private).ok().flatten()).flatten();
     let trash = layout::discard(private, &ve.node.paths.vz().join("vztmp"))?;
     if let Some(record) = base {
         Cache::open(&ve.config.template_dir()).drop_ref(&record.base, ve.ctid)?;

@@ -8,25 +8,30 @@
 //! ```
 //!
 //! Files lie on disk with the VE's own ids (its root is 0); mounting for a VE maps them to its range.
+//!
+//! A layout is one file here: an implementation of [`Kind`], named once in [`Layout::kind`].
 
+mod choose;
+mod error;
+mod mapping;
 mod overlay;
 mod remove;
 mod simfs;
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-use vzconf::Exit;
-use vzsys::SysError;
-use vzsys::idmap::{self, IdRange};
+use vzconf::Ctid;
+use vzsys::idmap::IdRange;
 use vzsys::mount::{Attr, Detached, MountGuard};
 
+use crate::archive::Progress;
+use crate::cache::{Cache, Template};
+pub use choose::{UnknownLayout, Wish, choose};
+pub use error::LayoutError;
+use mapping::Mapping;
 pub use overlay::Record;
-use overlay::Sync;
 pub use remove::{discard, sweep};
 
 /// How a private area is laid out.
@@ -39,6 +44,9 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// Every layout.
+    pub const ALL: [Self; 2] = [Self::Overlay, Self::Simfs];
+
     /// The word in `VE_LAYOUT`.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -46,6 +54,20 @@ impl Layout {
             Self::Overlay => "overlay",
             Self::Simfs => "simfs",
         }
+    }
+
+    /// The one place that knows which file implements which layout.
+    fn kind(self) -> &'static dyn Kind {
+        match self {
+            Self::Overlay => &overlay::Overlay,
+            Self::Simfs => &simfs::Simfs,
+        }
+    }
+
+    /// Whether its VEs lie on top of an unpacked template that must stay.
+    #[must_use]
+    pub fn shares_template(self) -> bool {
+        self == Self::Overlay
     }
 }
 
@@ -55,120 +77,60 @@ impl fmt::Display for Layout {
     }
 }
 
-/// `VE_LAYOUT` names something else.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown layout '{0}' (known: auto, overlay, simfs)")]
-pub struct UnknownLayout(String);
-
-/// A wish for a layout: one of them, or the best that the file system allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// `auto`.
-    Auto,
-    /// This one.
-    Only(Layout),
+/// A private area, and where the unpacked templates are.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The private area.
+    pub private: &'a Path,
+    /// `TEMPLATE/base`.
+    pub bases: &'a Path,
 }
 
-impl FromStr for Wish {
-    type Err = UnknownLayout;
+/// A private area to be made.
+#[derive(Debug)]
+pub struct New<'a> {
+    /// Where: it does not exist yet, its parent does. What a failure leaves there the caller throws away.
+    pub area: &'a Path,
+    /// Where its template is.
+    pub cache: &'a Cache,
+    /// What it holds at first.
+    pub template: &'a Template,
+    /// For whom.
+    pub ctid: Ctid,
+}
 
-    fn from_str(word: &str) -> Result<Self, UnknownLayout> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "overlay" => Ok(Self::Only(Layout::Overlay)),
-            "simfs" => Ok(Self::Only(Layout::Simfs)),
-            other => Err(UnknownLayout(other.to_owned())),
-        }
+/// What a layout does. An area is given by its path; the caller holds the VE's lock.
+trait Kind: fmt::Debug + Sync {
+    /// Makes a new area.
+    fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError>;
+
+    /// The root of an area, with the ids of its VE or as they lie on disk (`None`), mounted nowhere yet. What the
+    /// mount needs besides (a device, other mounts) ends by itself when it does: nobody else would be there to end
+    /// it when a verb is killed.
+    fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError>;
+
+    /// The same for an area in the making, which is thrown away if anything happens before it is ready.
+    fn mount_new(&self, at: Place<'_>) -> Result<Detached, LayoutError> {
+        self.mount(at, None)
+    }
+
+    /// After [`Kind::mount_new`], once that mount is gone.
+    fn finish_new(&self, _private: &Path) -> Result<(), LayoutError> {
+        Ok(())
+    }
+
+    /// As [`leave`].
+    fn leave(&self, _private: &Path) -> Option<OwnedFd> {
+        None
     }
 }
 
-/// A private area could not be made, mounted or removed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayoutError {
-    /// Nothing is there.
-    #[error("private area {path} does not exist")]
-    Missing {
-        /// The private area.
-        path: PathBuf,
-    },
-    /// The file system cannot map ids.
-    #[error(
-        "the file system of {path} cannot be mounted with mapped ids (kernel 5.12 and ext4, xfs or btrfs can)"
-    )]
-    NoIdmap {
-        /// The private area.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: SysError,
-    },
-    /// `layout.json` is damaged.
-    #[error("{path} is damaged: {reason}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A system call failed.
-    #[error("{what}")]
-    Call {
-        /// What was being done.
-        what: String,
-        /// The call.
-        #[source]
-        source: SysError,
-        /// What vzctl's exit code says.
-        exit: Exit,
-    },
-}
-
-impl LayoutError {
-    /// vzctl's exit code.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Missing { .. } => Exit::FsNoPrvt,
-            Self::NoIdmap { .. } | Self::Damaged { .. } => Exit::FsCantMount,
-            Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
-            Self::Call { exit, .. } => *exit,
-        }
-    }
-
-    fn call(what: impl Into<String>, exit: Exit) -> impl FnOnce(SysError) -> Self {
-        let what = what.into();
-        move |source| Self::Call { what, source, exit }
-    }
-
-    fn mount(root: &Path) -> impl FnOnce(SysError) -> Self {
-        Self::call(format!("cannot mount {}", root.display()), Exit::FsCantMount)
-    }
-}
-
-/// Picks the layout for a new private area below `parent`: overlay where the file system can carry
-/// one, else a plain directory. That is tried once for each file system: `memory` is a file that is gone
-/// after a reboot. The second value says why, for `--verbose`.
-#[must_use]
-pub fn choose(wish: Wish, parent: &Path, memory: &Path) -> (Layout, String) {
-    match wish {
-        Wish::Only(layout) => (layout, format!("layout {layout}, as asked for")),
-        Wish::Auto => match overlay::supported_as_remembered(parent, memory) {
-            Ok(()) => (Layout::Overlay, "layout overlay: the template's files are shared".to_owned()),
-            Err(error) => {
-                let why = format!("layout simfs: {} cannot carry an overlay ({error})", parent.display());
-                (Layout::Simfs, why)
-            }
-        },
-    }
-}
-
-/// Prepares `area`, an existing empty directory, as an overlay over the template base `id`.
+/// Makes a private area from a template; `progress` is told how far that is, where it takes time.
 ///
 /// # Errors
-/// [`LayoutError::Call`]; what was begun stays in `area`, which the caller throws away.
-pub fn create_overlay(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
-    overlay::create(area, base, id)
+/// [`LayoutError`]; what was begun stays, which the caller throws away.
+pub fn create(layout: Layout, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
+    layout.kind().create(new, progress)
 }
 
 /// The template base below an overlay; `None` for a layout without one.
@@ -201,10 +163,7 @@ pub fn mount(
     if !private.is_dir() {
         return Err(LayoutError::Missing { path: private.to_owned() });
     }
-    let mounted = match layout {
-        Layout::Overlay => overlay::mount(private, bases, ids, Sync::Kept)?,
-        Layout::Simfs => simfs::mount(private, ids)?,
-    };
+    let mounted = layout.kind().mount(Place { private, bases }, ids)?;
     mounted.set_attrs(attrs).and_then(|()| mounted.attach(root)).map_err(LayoutError::mount(root))?;
     Ok(MountGuard::new(root))
 }
@@ -214,10 +173,7 @@ pub fn mount(
 /// # Errors
 /// [`LayoutError`].
 pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Detached, LayoutError> {
-    let hidden = match layout {
-        Layout::Overlay => overlay::mount(private, bases, None, Sync::Kept)?,
-        Layout::Simfs => simfs::mount(private, None)?,
-    };
+    let hidden = layout.kind().mount(Place { private, bases }, None)?;
     quiet(&hidden, private).map(|()| hidden)
 }
 
@@ -230,10 +186,7 @@ fn quiet(hidden: &Detached, private: &Path) -> Result<(), LayoutError> {
 /// process; the next mount waits. `None` where ending takes no time.
 #[must_use]
 pub fn leave(layout: Layout, private: &Path) -> Option<OwnedFd> {
-    match layout {
-        Layout::Overlay => overlay::in_use(private, FlockOperation::LockExclusive),
-        Layout::Simfs => None,
-    }
+    layout.kind().leave(private)
 }
 
 /// Works in the tree of a private area that is being made and is thrown away if anything fails: what is
@@ -247,39 +200,9 @@ pub fn furnish<T, E: From<LayoutError>>(
     bases: &Path,
     work: impl FnOnce(&Detached) -> Result<T, E>,
 ) -> Result<T, E> {
-    match layout {
-        Layout::Overlay => {
-            let tree = overlay::mount(private, bases, None, Sync::Left)?;
-            let done = quiet(&tree, private).map_err(E::from).and_then(|()| work(&tree));
-            drop(tree);
-            overlay::forget_volatile(private)?;
-            done
-        }
-        Layout::Simfs => work(&mount_hidden(layout, private, bases)?),
-    }
-}
-
-/// The ids of a VE in the form that mounts take them: a user namespace, made once for all layers.
-struct Mapping(Option<OwnedFd>);
-
-impl Mapping {
-    fn of(ids: Option<IdRange>, private: &Path) -> Result<Self, LayoutError> {
-        let namespace = ids.map(|ids| ids.user_namespace()).transpose();
-        namespace.map(Self).map_err(LayoutError::mount(private))
-    }
-
-    /// A copy of the mount at `path`, ids mapped where the VE has its own.
-    fn layer(&self, path: &Path) -> Result<Detached, LayoutError> {
-        let layer = Detached::copy_of(path, false).map_err(LayoutError::mount(path))?;
-        if let Some(namespace) = &self.0 {
-            layer.idmap(namespace.as_fd()).map_err(|source| {
-                if idmap::unsupported(&source) {
-                    LayoutError::NoIdmap { path: path.to_owned(), source }
-                } else {
-                    LayoutError::mount(path)(source)
-                }
-            })?;
-        }
-        Ok(layer)
-    }
+    let tree = layout.kind().mount_new(Place { private, bases })?;
+    let done = quiet(&tree, private).map_err(E::from).and_then(|()| work(&tree));
+    drop(tree);
+    layout.kind().finish_new(private)?;
+    done
 }

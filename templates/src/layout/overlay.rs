@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -15,7 +15,8 @@ use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError};
 
-use super::{LayoutError, Mapping};
+use super::{Kind, LayoutError, Mapping, New, Place};
+use crate::archive::Progress;
 
 const RECORD: &str = "layout.json";
 const RECORD_MAX: u64 = 64 * 1024;
@@ -70,9 +71,42 @@ pub(super) fn is_there(private: &Path) -> bool {
         && ["upper", "work"].iter().all(|name| plain(name).is_ok_and(|kind| kind.is_dir()))
 }
 
-pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
-    let failed =
-        |source| LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)(source);
+/// The layout `overlay`.
+#[derive(Debug)]
+pub(super) struct Overlay;
+
+impl Kind for Overlay {
+    fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
+        let base = new.cache.base(new.template, progress)?;
+        let made = fs::DirBuilder::new().mode(0o700).create(new.area);
+        made.call("mkdir", || new.area.display().to_string()).map_err(failed(new.area))?;
+        new.cache.add_ref(&base.id, new.ctid)?;
+        create(new.area, &base.path, &base.id)
+    }
+
+    fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
+        mount(at.private, at.bases, ids, Sync::Kept)
+    }
+
+    fn mount_new(&self, at: Place<'_>) -> Result<Detached, LayoutError> {
+        mount(at.private, at.bases, None, Sync::Left)
+    }
+
+    fn finish_new(&self, private: &Path) -> Result<(), LayoutError> {
+        forget_volatile(private)
+    }
+
+    /// The kernel syncs the whole file system below when the overlay ends.
+    fn leave(&self, private: &Path) -> Option<OwnedFd> {
+        in_use(private, FlockOperation::LockExclusive)
+    }
+}
+
+fn failed(area: &Path) -> impl FnOnce(SysError) -> LayoutError {
+    LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)
+}
+
+fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
     let record = Record { version: 1, layout: "overlay".to_owned(), base: id.to_owned() };
     let make = || -> Result<(), SysError> {
         let top = fs::metadata(base).call("stat", || base.display().to_string())?;
@@ -90,11 +124,11 @@ pub(super) fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutErr
         // The area appears by a rename: what it holds must be on disk before that.
         file.sync_all().call("fsync", || path.display().to_string())
     };
-    make().map_err(failed)
+    make().map_err(failed(area))
 }
 
 /// Takes a lock on the area, which is a directory of the host; without one (it is gone) nobody uses it.
-pub(super) fn in_use(private: &Path, how: FlockOperation) -> Option<OwnedFd> {
+fn in_use(private: &Path, how: FlockOperation) -> Option<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let area = rustix::fs::open(private, flags, Mode::empty()).ok()?;
     flock(&area, how).ok()?;
@@ -103,7 +137,7 @@ pub(super) fn in_use(private: &Path, how: FlockOperation) -> Option<OwnedFd> {
 
 /// Whether what is written through an overlay reaches the disk when the VE asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sync {
+enum Sync {
     /// Yes. The kernel also syncs the whole file system below when such an overlay is unmounted.
     Kept,
     /// No: for an area that is thrown away if anything happens (`volatile`, 5.10).
@@ -111,18 +145,13 @@ pub(super) enum Sync {
 }
 
 /// Removes what a volatile overlay leaves so that nobody takes its upper directory for a good one.
-pub(super) fn forget_volatile(private: &Path) -> Result<(), LayoutError> {
+fn forget_volatile(private: &Path) -> Result<(), LayoutError> {
     let mark = private.join("work/work/incompat");
     let removed = fs::remove_dir_all(&mark).call("rmdir", || mark.display().to_string());
     removed.map_err(LayoutError::mount(private))
 }
 
-pub(super) fn mount(
-    private: &Path,
-    bases: &Path,
-    ids: Option<IdRange>,
-    sync: Sync,
-) -> Result<Detached, LayoutError> {
+fn mount(private: &Path, bases: &Path, ids: Option<IdRange>, sync: Sync) -> Result<Detached, LayoutError> {
     // The mount before may still be ending: overlays must not share their layers.
     let _ended = in_use(private, FlockOperation::LockShared);
     let record = Record::load(private)?;

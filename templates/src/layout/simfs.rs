@@ -1,12 +1,27 @@
 //! A plain directory. The name is OpenVZ's; its kernel had a pseudo file system of that name.
 
-use std::path::Path;
-
 use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 
-use super::{LayoutError, Mapping};
+use super::{Kind, LayoutError, Mapping, New, Place};
+use crate::archive::{Durability, Progress, Unpack};
+use crate::cache::CacheError;
 
-pub(super) fn mount(private: &Path, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
-    Mapping::of(ids, private)?.layer(private)
+/// The layout `simfs`.
+#[derive(Debug)]
+pub(super) struct Simfs;
+
+impl Kind for Simfs {
+    fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
+        let unpacked = Unpack::new(&new.template.path)
+            .needed(new.template.unpacked())
+            .durability(Durability::Lazy)
+            .progress(progress)
+            .into(new.area);
+        unpacked.map(drop).map_err(|error| CacheError::from(error).into())
+    }
+
+    fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
+        Mapping::of(ids, at.private)?.layer(at.private)
+    }
 }
