@@ -7,3 +7,4 @@ pub mod cache;
 pub mod dist;
 pub mod layout;
 mod removal;
+pub mod replica;

@@ -37,7 +37,8 @@ pub(crate) use digest::{hex, sha256};
 pub use error::{ArchiveError, Fault};
 pub use format::Compression;
 pub use pack::Pack;
-pub(crate) use pack::open_beneath;
+pub(crate) use pack::{attributes, attributes_of, names, open_beneath, proc_path};
+pub(crate) use place::open_root;
 pub use unpack::{Durability, Unpack, check};
 pub use writer::{Entry, EntryKind, Writer};
 

@@ -352,16 +352,28 @@ fn shift_capability(value: &mut Vec<u8>, shift: u32) {
 }
 
 /// A path whose directory is ours by descriptor; the `l…xattr` calls do not follow its last component.
-pub(super) fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+pub(crate) fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     path
 }
 
 /// All extended attributes of `path`, sorted. None where the file system has none.
-pub(super) fn attributes(path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn attributes(path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    collect_attributes(|list| fs::llistxattr(path, list), |name, value| fs::lgetxattr(path, name, value))
+}
+
+/// The same of an open file.
+pub(crate) fn attributes_of(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    collect_attributes(|list| fs::flistxattr(file, list), |name, value| fs::fgetxattr(file, name, value))
+}
+
+fn collect_attributes(
+    list_into: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get_into: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut list = [0u8; 64 << 10];
-    let size = match fs::llistxattr(path, &mut list[..]) {
+    let size = match list_into(&mut list[..]) {
         Ok(size) => size,
         Err(Errno::OPNOTSUPP | Errno::NOENT) => 0,
         Err(errno) => return Err(errno),
@@ -369,7 +381,7 @@ pub(super) fn attributes(path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8
     let mut attributes = Vec::new();
     for name in list[..size].split(|&b| b == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0; 64 << 10];
-        match fs::lgetxattr(path, name, &mut value[..]) {
+        match get_into(name, &mut value[..]) {
             Ok(size) => value.truncate(size),
             // Gone meanwhile, or one that only its owner may see.
             Err(Errno::NODATA | Errno::NOENT | Errno::OPNOTSUPP) => continue,
@@ -383,7 +395,7 @@ pub(super) fn attributes(path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8
 }
 
 /// The names in a directory, sorted.
-pub(super) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
+pub(crate) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in fs::Dir::read_from(dir)? {
         let entry = entry?;

@@ -377,7 +377,7 @@ fn set_xattr_by_path(fd: &OwnedFd, key: &[u8], value: &[u8]) -> Result<(), Fault
 }
 
 /// The root of an unpack: an existing directory.
-pub(super) fn open_root(path: &std::path::Path) -> Result<OwnedFd, SysError> {
+pub(crate) fn open_root(path: &std::path::Path) -> Result<OwnedFd, SysError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::open(path, flags, Mode::empty()).call("open", || path.display().to_string())
 }
