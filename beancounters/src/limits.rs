@@ -34,6 +34,35 @@ pub enum Param {
 }
 
 impl Param {
+    /// What [`Limits`] change on a running VE, in the order in which that is told. Devices have rules of their own,
+    /// and signals a limit that a VE gets when it starts.
+    pub const CHANGED_WHILE_RUNNING: [Param; 18] = [
+        Param::Physpages,
+        Param::Swappages,
+        Param::Numproc,
+        Param::Numtcpsock,
+        Param::Numothersock,
+        Param::Numfile,
+        Param::Numpty,
+        Param::Shmpages,
+        Param::Lockedpages,
+        Param::Cpuunits,
+        Param::Cpulimit,
+        Param::Cpuburst,
+        Param::Cpus,
+        Param::Cpumask,
+        Param::Nodemask,
+        Param::Ioprio,
+        Param::Iolimit,
+        Param::Iopslimit,
+    ];
+
+    /// Whether files of a cgroup hold it, which also tell what it was before.
+    #[must_use]
+    pub fn is_in_a_file(self) -> bool {
+        Limits::default().pairs().into_iter().all(|(param, _)| param != self)
+    }
+
     /// The key in the config file.
     #[must_use]
     pub fn key(self) -> &'static str {
@@ -310,6 +339,15 @@ mod tests {
         };
         let some = all.only(&[Param::Swappages, Param::Cpus]);
         assert_eq!((some.physpages, some.cpulimit, some.cpuunits), (Some(Pair::both(1)), Some(10), None));
+    }
+
+    #[test]
+    fn what_no_file_holds_is_known_by_one_list() {
+        let unfiled: Vec<Param> =
+            Param::CHANGED_WHILE_RUNNING.into_iter().filter(|param| !param.is_in_a_file()).collect();
+        let of_limits: Vec<Param> = Limits::default().pairs().into_iter().map(|(param, _)| param).collect();
+        assert_eq!(unfiled, of_limits);
+        assert!(Param::Numproc.is_in_a_file());
     }
 
     #[test]

@@ -203,7 +203,7 @@ pub(crate) fn put_back(ve: &Ve<'_>, changed: &[Changed]) -> Result<()> {
     if devices_changed(changed) {
         policy(ve).apply(&cgroup)?;
     }
-    let params: Vec<Param> = params_of(changed).into_iter().filter(|param| UNFILED.contains(param)).collect();
+    let params: Vec<Param> = params_of(changed).into_iter().filter(|param| !param.is_in_a_file()).collect();
     let applied = apply(ve, &cgroup, &limits(ve)?.or_unlimited(&params).only(&params))?;
     tell_unenforced(ve, &applied);
     Ok(())
@@ -211,7 +211,7 @@ pub(crate) fn put_back(ve: &Ve<'_>, changed: &[Changed]) -> Result<()> {
 
 fn params_of(changed: &[Changed]) -> Vec<Param> {
     let is_changed = |param: &Param| changed.iter().any(|change| change.key == param.key());
-    PARAMS.into_iter().filter(is_changed).collect()
+    Param::CHANGED_WHILE_RUNNING.into_iter().filter(is_changed).collect()
 }
 
 /// Sets limits on a running VE.
@@ -235,37 +235,6 @@ fn apply_beyond(ve: &Ve<'_>, cgroup: &VeCgroup, limits: &Limits) -> Result<Vec<U
     unenforced.extend(limits.apply_to_processes(cgroup)?);
     Ok(unenforced)
 }
-
-/// Limits that are in no file of a cgroup.
-const UNFILED: [Param; 6] = [
-    Param::Numtcpsock,
-    Param::Numothersock,
-    Param::Numfile,
-    Param::Numpty,
-    Param::Shmpages,
-    Param::Lockedpages,
-];
-
-const PARAMS: [Param; 18] = [
-    Param::Physpages,
-    Param::Swappages,
-    Param::Numproc,
-    Param::Numtcpsock,
-    Param::Numothersock,
-    Param::Numfile,
-    Param::Numpty,
-    Param::Shmpages,
-    Param::Lockedpages,
-    Param::Cpuunits,
-    Param::Cpulimit,
-    Param::Cpuburst,
-    Param::Cpus,
-    Param::Cpumask,
-    Param::Nodemask,
-    Param::Ioprio,
-    Param::Iolimit,
-    Param::Iopslimit,
-];
 
 /// Limits that were changed on a running VE; back to what they were on drop unless committed.
 #[derive(Debug, Default)]
