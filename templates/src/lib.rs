@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod backup;
 pub mod build;
 pub mod cache;
 pub mod dist;

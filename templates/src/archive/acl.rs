@@ -140,6 +140,20 @@ pub(super) fn text(binary: &[u8], shift: u32) -> Option<String> {
     Some(lines.join("\n") + "\n")
 }
 
+/// Takes `shift` off each id of a kernel's ACL. What is none stays as it is.
+pub(crate) fn shift_acl(binary: &mut [u8], shift: u32) {
+    if binary.len() < 4 || binary[..4] != VERSION.to_le_bytes() {
+        return;
+    }
+    for entry in binary[4..].chunks_exact_mut(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        if tag == Tag::User as u16 || tag == Tag::Group as u16 {
+            let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+            entry[4..].copy_from_slice(&super::pack::shifted(id, shift).to_le_bytes());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

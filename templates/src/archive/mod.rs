@@ -24,7 +24,7 @@ mod reader;
 mod sparse;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unpack;
 mod writer;
 
@@ -32,13 +32,16 @@ use std::path::Path;
 
 use vzsys::Call;
 
+pub(crate) use acl::shift_acl;
 pub use digest::TreeDigest;
 pub(crate) use digest::{hex, sha256};
 pub use error::{ArchiveError, Fault};
 pub use format::Compression;
 pub use pack::Pack;
-pub(crate) use pack::{attributes, attributes_of, names, open_beneath, proc_path};
-pub(crate) use place::open_root;
+pub(crate) use pack::{
+    attributes, attributes_of, names, open_beneath, proc_path, segments, shift_capability, shifted,
+};
+pub(crate) use place::{may_be_lost, open_root};
 pub use unpack::{Durability, Unpack, check};
 pub use writer::{Entry, EntryKind, Writer};
 

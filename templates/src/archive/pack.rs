@@ -330,7 +330,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn shifted(id: u32, shift: u32) -> u32 {
+pub(crate) fn shifted(id: u32, shift: u32) -> u32 {
     match id.checked_sub(shift) {
         Some(id) if shift == 0 || id < RANGE => id,
         _ => NOBODY,
@@ -338,7 +338,7 @@ fn shifted(id: u32, shift: u32) -> u32 {
 }
 
 /// Version 3 capabilities name the root they are for; without a shift that is the plain version 2.
-fn shift_capability(value: &mut Vec<u8>, shift: u32) {
+pub(crate) fn shift_capability(value: &mut Vec<u8>, shift: u32) {
     const VERSION: u32 = 0xff00_0000;
     if value.len() != 24 {
         return;
@@ -409,7 +409,7 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
 }
 
 /// Where a file has data; `None` if all of it.
-fn segments(file: &OwnedFd, size: u64) -> rustix::io::Result<Option<Map>> {
+pub(crate) fn segments(file: &OwnedFd, size: u64) -> rustix::io::Result<Option<Map>> {
     let mut segments = Vec::new();
     let mut at = 0;
     while at < size {

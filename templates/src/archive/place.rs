@@ -304,7 +304,7 @@ impl Placer {
 }
 
 /// Opens beneath `root` as if that were `/`.
-pub(super) fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
@@ -357,7 +357,7 @@ fn write_all(file: &OwnedFd, name: &[u8], mut bytes: &[u8], mut at: Option<u64>)
 }
 
 /// Labels mean nothing to a host without their security module; everything else must not be lost.
-fn may_be_lost(key: &[u8], errno: Errno) -> bool {
+pub(crate) fn may_be_lost(key: &[u8], errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP) && (key == b"security.selinux" || key == b"security.ima")
 }
 

@@ -8,13 +8,13 @@ use super::stream::{BLOCK, Stream, padding};
 const MOST: usize = 4 << 20;
 
 /// Offset and length.
-pub(super) type Segment = (u64, u64);
+pub(crate) type Segment = (u64, u64);
 
 /// The segments of a file in order, and its real size.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Map {
-    pub(super) segments: Vec<Segment>,
-    pub(super) size: u64,
+pub(crate) struct Map {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) size: u64,
 }
 
 impl Map {

@@ -40,7 +40,7 @@ fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
 }
 
 /// A tree in which everything is hard to keep.
-fn awkward(root: &Path) {
+pub(crate) fn awkward(root: &Path) {
     let at = |name: &str| root.join(name);
     for name in ["etc", "run", "var", "deep", "opaque", "acl", "dev", "empty"] {
         fs::create_dir(at(name)).unwrap();
