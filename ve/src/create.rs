@@ -160,7 +160,7 @@ fn sample(ve: &Ve<'_>, asked: Option<&str>, had_config: bool) -> Result<ConfFile
 }
 
 /// Absent, or an empty directory that is no mount point. Returns whether it was there.
-fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
+pub(crate) fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
     let Ok(mut entries) = fs::read_dir(private) else {
         if fs::symlink_metadata(private).is_ok() {
             let message = format!("{} is there and is no directory", private.display());
@@ -273,7 +273,7 @@ fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
 }
 
 /// `*.destroyed` files of an earlier VE of this number.
-fn remove_retired(ve: &Ve<'_>) {
+pub(crate) fn remove_retired(ve: &Ve<'_>) {
     for (_, retired) in crate::destroy::retirements(ve) {
         let _ = fs::remove_file(retired);
     }

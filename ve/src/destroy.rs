@@ -17,7 +17,7 @@ use crate::node::Ve;
 /// background; its config and scripts stay as `*.destroyed`.
 ///
 /// # Errors
-/// 32 running, 41 mounted, 52 when the private area cannot be moved away.
+/// 9 a backup is being made, 32 running, 41 mounted, 52 when the private area cannot be moved away.
 pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     if ve.running().is_some() {
         return Err(Error::refused(Exit::VeRunning, "Container is currently running. Stop it first."));
@@ -26,6 +26,8 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     if ve.mounted() {
         return Err(Error::refused(Exit::FsMounted, "Container is currently mounted (umount first)"));
     }
+    // A backup reads what would go.
+    let _nobody_reads = crate::backup::alone(ve)?;
     let private = ve.private()?;
     ve.say(0, &format!("Destroying container private area: {}", private.display()));
     if let Some(trash) = remove_private(ve, &private)? {

@@ -39,6 +39,9 @@ pub enum Error {
     /// The template cache or an archive.
     #[error(transparent)]
     Cache(#[from] templates::cache::CacheError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] templates::backup::BackupError),
     /// The guest's own files.
     #[error("cannot set up the files of container {ctid}")]
     Guest {
@@ -97,6 +100,7 @@ impl Error {
             Self::Net(error) => error.exit(),
             Self::Cgroup(error) => error.exit(),
             Self::Cache(error) => error.exit(),
+            Self::Backup(error) => error.exit(),
             Self::Guest { source, .. } => source.exit(),
             Self::Launch { .. } => Exit::EnvCreate,
             Self::Script { .. } => Exit::ActionScript,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod backup;
 mod cgroup;
 pub mod confine;
 pub mod console;

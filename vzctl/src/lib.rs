@@ -1,10 +1,11 @@
 //! The commands: words in ([`cli`]), words out ([`report`], [`list`]), the tools that read the table of beancounters
-//! ([`check`]), the tools that make configurations fit ([`fit`]), the live view ([`top`]) and metrics ([`metrics`]) of what runs, and completion
+//! ([`check`]), the tools that make configurations fit ([`fit`]), the backups ([`backup`]), the live view ([`top`]) and metrics ([`metrics`]) of what runs, and completion
 //! for shells ([`complete`]).
 //!
 //! What the words do is in the `ve` crate. See docs/architecture.md.
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod check;
 pub mod cli;
 pub mod complete;

@@ -124,28 +124,34 @@ impl Item {
     }
 }
 
+impl Kind {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::File => 0,
+            Self::Dir => 1,
+            Self::Symlink(_) => 2,
+            Self::Hard(_) => 3,
+            Self::Char(..) => 4,
+            Self::Block(..) => 5,
+            Self::Fifo => 6,
+            Self::Socket => 7,
+        });
+        match self {
+            Self::Symlink(target) | Self::Hard(target) => put_bytes(out, target),
+            Self::Char(major, minor) | Self::Block(major, minor) => {
+                put(out, (*major).into());
+                put(out, (*minor).into());
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Entry {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(if self.kind == Kind::Dir { 1 } else { 2 });
         put_bytes(out, &self.name);
-        let (kind, link, numbers): (u8, Option<&[u8]>, Option<(u32, u32)>) = match &self.kind {
-            Kind::File => (0, None, None),
-            Kind::Dir => (1, None, None),
-            Kind::Symlink(target) => (2, Some(target), None),
-            Kind::Hard(target) => (3, Some(target), None),
-            Kind::Char(major, minor) => (4, None, Some((*major, *minor))),
-            Kind::Block(major, minor) => (5, None, Some((*major, *minor))),
-            Kind::Fifo => (6, None, None),
-            Kind::Socket => (7, None, None),
-        };
-        out.push(kind);
-        if let Some(link) = link {
-            put_bytes(out, link);
-        }
-        if let Some((major, minor)) = numbers {
-            put(out, major.into());
-            put(out, minor.into());
-        }
+        self.kind.write(out);
         for number in [self.mode, self.uid, self.gid] {
             put(out, number.into());
         }

@@ -226,7 +226,7 @@ fn locate_base(shelf: &mut dyn Shelf, link: &super::Link) -> Result<Base, Fault>
 }
 
 /// The last frame of a file, by its tail.
-fn end(shelf: &mut dyn Shelf, file: &str, head: &Head) -> Result<Totals, Fault> {
+pub(super) fn end(shelf: &mut dyn Shelf, file: &str, head: &Head) -> Result<Totals, Fault> {
     let mut blocks = shelf.blocks(file)?;
     let size = blocks.size().map_err(|error| failed(&error))?;
     let cut = || Fault::Truncated { frame: 0, at: size };

@@ -10,6 +10,7 @@
 //! numbers of chunks only.
 
 mod base;
+mod catalog;
 mod chunk;
 mod error;
 mod frame;
@@ -28,6 +29,7 @@ mod tests;
 mod walk;
 mod wire;
 
+pub use catalog::{Found, catalog, file_name};
 pub use error::{BackupError, Fault};
 pub use head::{Head, Link, Totals};
 pub use load::{Listed, Load};
@@ -68,6 +70,27 @@ impl std::fmt::Display for Location {
 }
 
 impl Location {
+    /// Reads a place as users write it: `-`, or a path.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word {
+            "" => Err("it is empty".to_owned()),
+            "-" => Ok(Self::Pipe),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+
+    /// Another file of the same directory.
+    #[must_use]
+    pub fn beside(&self, file: &str) -> Self {
+        match self {
+            Self::Pipe => Self::Pipe,
+            Self::File(path) => Self::File(path.with_file_name(file)),
+        }
+    }
+
     /// The directory, and the name in it.
     fn open(&self) -> Result<(Box<dyn store::Shelf>, String), BackupError> {
         let Self::File(path) = self else {

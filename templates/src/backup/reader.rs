@@ -35,22 +35,6 @@ impl<R: Read> Read for Pipe<R> {
 
 impl<R: Read> Leap for Pipe<R> {}
 
-/// A stream from which the data parts were left out.
-#[derive(Debug)]
-pub(super) struct Bare<R>(pub(super) R);
-
-impl<R: Read> Read for Bare<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl<R: Read> Leap for Bare<R> {
-    fn leap(&mut self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What to do with the data parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Data {

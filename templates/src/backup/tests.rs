@@ -181,11 +181,7 @@ fn an_interrupted_backup_goes_on_from_where_it_was() {
     let work = Work::new();
     work.save("a.vzb", None).unwrap();
     let whole = fs::read(work.path("a.vzb")).unwrap();
-    for (number, cut) in
-        [0, 50, 300, 1000, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 20, whole.len()]
-            .into_iter()
-            .enumerate()
-    {
+    for (number, cut) in [50, 1000, whole.len() / 2, whole.len() - 20].into_iter().enumerate() {
         let (file, out) = (format!("b{number}.vzb"), format!("out{number}"));
         fs::write(work.path(&format!("{file}.part")), &whole[..cut]).unwrap();
         // What was there may also be out of date.

@@ -6,7 +6,7 @@ use crate::params::{Kind, Origin, by_key};
 use crate::{ConfFile, NetIf, Pair, VeIp};
 
 /// Keys of vz.conf that are no parameters of a VE but are checked all the same.
-const NODE_KEYS: [(&str, Kind); 9] = [
+const NODE_KEYS: [(&str, Kind); 10] = [
     ("LOGGING", Kind::YesNo),
     ("IPV6", Kind::YesNo),
     ("SKIP_ARPDETECT", Kind::YesNo),
@@ -15,6 +15,7 @@ const NODE_KEYS: [(&str, Kind); 9] = [
     ("TEMPLATE", Kind::Path),
     ("LOCKDIR", Kind::Path),
     ("DUMPDIR", Kind::Path),
+    ("BACKUP_DIR", Kind::Path),
     ("LOGFILE", Kind::Path),
 ];
 

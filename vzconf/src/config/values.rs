@@ -74,6 +74,18 @@ impl Config {
         self.dir(self.get("DUMPDIR"), "dump")
     }
 
+    /// BACKUP_DIR of the node, by default `/vz/backup`.
+    #[must_use]
+    pub fn backup_dir(&self) -> PathBuf {
+        self.dir(self.node("BACKUP_DIR"), "backup")
+    }
+
+    /// BACKUP_CHAIN of the node: how many backups in a row go on from one another before a full one, by default 30.
+    #[must_use]
+    pub fn backup_chain(&self) -> usize {
+        self.node("BACKUP_CHAIN").and_then(|value| value.parse().ok()).unwrap_or(30)
+    }
+
     /// `<DUMPDIR>/Dump.<CTID>`, whose existence means "suspended".
     #[must_use]
     pub fn dump_file(&self) -> Option<PathBuf> {

@@ -73,6 +73,30 @@ const VZTOP: Options = &[
 ];
 const VZMETRICS: Options = &[("--output", "a file that is replaced at once"), ("--help", "help")];
 
+const VZBACKUP: Options = &[
+    ("--to", "file, directory, or - for standard output"),
+    ("--base", "earlier backup to go on from"),
+    ("--full", "go on from no earlier backup"),
+    ("--level", "compression, 1 to 19"),
+    ("--list", "list the backups"),
+    ("--quiet", "nothing but errors"),
+    ("--verbose", "more"),
+    ("--json", "what was done as JSON"),
+    ("--help", "help"),
+];
+const VZRESTORE: Options = &[
+    ("--as", "number of the new container"),
+    ("--name", "name of the new container"),
+    ("--base", "where the backups are that it goes on from"),
+    ("--scripts", "install its action scripts too"),
+    ("--check", "verify all of it, and write nothing"),
+    ("--list", "tell what is in it"),
+    ("--quiet", "nothing but errors"),
+    ("--verbose", "more"),
+    ("--json", "what was done as JSON"),
+    ("--help", "help"),
+];
+
 /// What may stand at the cursor in a line of one of these tools; `None` when it is none of them.
 pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current: &str) -> Option<Proposal> {
     let listed = |options: Options| {
@@ -94,6 +118,18 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
             Some(&("-d" | "-n" | "-f" | "--delay" | "--iterations" | "--filter")) => nothing(),
             _ if dashed => listed(VZTOP),
             _ => Proposal::Words(containers(sources, Containers::Running)),
+        },
+        "vzbackup" => match before.last() {
+            Some(&("--to" | "--base")) => Proposal::Paths,
+            Some(&"--level") => nothing(),
+            _ if dashed => listed(VZBACKUP),
+            _ => Proposal::Words(containers(sources, Containers::Any)),
+        },
+        "vzrestore" => match before.last() {
+            Some(&"--as") => Proposal::Words(containers(sources, Containers::New)),
+            Some(&"--name") => nothing(),
+            _ if dashed => listed(VZRESTORE),
+            _ => Proposal::Paths,
         },
         "vzmetrics" if matches!(before.last(), Some(&("-o" | "--output"))) => Proposal::Paths,
         "vzmetrics" => listed(VZMETRICS),

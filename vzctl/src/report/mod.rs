@@ -114,6 +114,16 @@ impl Report {
         Box::new(move |level, message| report.line(level, message))
     }
 
+    /// Says a line as [`Report::line`] does, but on stderr: stdout is taken by something else.
+    pub fn aside(&self, level: i32, message: &str) {
+        if self.shows(level) {
+            console::write(Stream::Err, &format!("{message}\n"));
+        }
+        if let Some(Err(complaint)) = self.log.get().map(|log| log.line(self.ct.get(), level, message)) {
+            self.show(-1, &complaint);
+        }
+    }
+
     /// A line for people only: stderr, not logged.
     pub fn hint(&self, message: &str) {
         if self.shows(-1) {

@@ -135,7 +135,7 @@ fn unknown(error: Error) -> Error {
 }
 
 /// A bar for each thing that takes long, gone when the next one begins.
-fn progress(report: &Rc<Report>) -> ve::Progress {
+pub(crate) fn progress(report: &Rc<Report>) -> ve::Progress {
     let report = Rc::clone(report);
     let bar: RefCell<Option<(String, Bar)>> = RefCell::new(None);
     Box::new(move |label, done, total| {

@@ -1,0 +1,225 @@
+//! `vzrestore`: a VE from a backup.
+//!
+//! ```text
+//!  mark ─▶ PRIVATE.tmp ─▶ CTID.conf ─▶ rename to PRIVATE (COMMIT) ─▶ unmark
+//! ```
+//! As with a create, whose mark it is: the next verb removes what a killed one had made. Nothing of the host is changed by
+//! what a backup says: places, ids and scripts of the VE it was of are not taken over unless asked for.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use templates::backup::{Head, Load, Totals};
+use templates::layout::Layout;
+use vzconf::{Action, ConfFile, Config, Ctid, Exit, Script, names};
+use vzsys::fault;
+
+use crate::creating::{self, Mark, discard};
+use crate::error::{Doing, Error, Result};
+use crate::node::{Node, Ve};
+use crate::{create, mount};
+
+/// What is to become of a backup.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// Its number; by default the one it had.
+    pub ctid: Option<Ctid>,
+    /// Its name; by default the one it had, but for a new number.
+    pub name: Option<String>,
+    /// Its action scripts are installed too. They run as root of the host.
+    pub scripts: bool,
+}
+
+/// A VE that was restored.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// Its number.
+    pub ctid: Ctid,
+    /// What the backup told of itself.
+    pub head: Head,
+    /// What it held.
+    pub totals: Totals,
+}
+
+/// Makes a VE from a backup. Takes its lock.
+///
+/// # Errors
+/// 44 there is such a VE, 9 it is locked, 131 the name is taken, 46 disk space, 48 the backup is damaged or one that it
+/// needs is missing. Nothing is left behind.
+pub fn rebuild(node: &Node, load: Load, wish: &Wish) -> Result<Rebuilt> {
+    let ctid = match wish.ctid {
+        Some(ctid) => ctid,
+        None => load.head().ctid.to_string().parse()?,
+    };
+    let _lock = node.lock(ctid, "restoring")?;
+    let mut ve = node.ve(ctid)?;
+    if creating::mend(&ve)? {
+        ve = node.ve(ctid)?;
+    }
+    if ve.config.exists() {
+        let message = format!("container {ctid} exists already");
+        let hint = format!("Restore it beside that one with --as CTID, or remove it: vzctl destroy {ctid}");
+        return Err(Error::advised(Exit::FsPrvtAreaExist, message, hint));
+    }
+    let draft = Draft::new(&ve, load.head(), wish)?;
+    let ve = Ve { node, ctid, config: draft.config.clone() };
+    mount::shut(&ve, &draft.mark.private)?;
+    mount::warn_if_reachable(&ve, &draft.mark.private, Layout::Simfs);
+    check_space(&draft.mark.private, load.totals())?;
+    match build(&ve, &draft, load, wish) {
+        Ok((head, totals)) => Ok(Rebuilt { ctid, head, totals }),
+        Err(error) => Err(error.with_cleanup(draft.mark.undo(&ve))),
+    }
+}
+
+/// A checked plan; nothing has been touched yet.
+struct Draft {
+    file: ConfFile,
+    config: Config,
+    mark: Mark,
+}
+
+impl Draft {
+    fn new(ve: &Ve<'_>, head: &Head, wish: &Wish) -> Result<Self> {
+        let moved = ve.ctid.get() != head.ctid;
+        let mut file = ConfFile::parse(&head.config);
+        let paths = &ve.node.paths;
+        for (key, dir) in [("VE_ROOT", "root"), ("VE_PRIVATE", "private")] {
+            let default = format!("{}/$VEID", paths.vz().join(dir).display());
+            file.set(key, ve.node.global.node(key).unwrap_or(&default))?;
+        }
+        file.set("VE_LAYOUT", Layout::Simfs.word())?;
+        let name = match &wish.name {
+            Some(name) => Some(name.clone()).filter(|name| !name.is_empty()),
+            None if moved => None,
+            None => file.get("NAME").map(str::to_owned).filter(|name| !name.is_empty()),
+        };
+        match &name {
+            Some(name) => {
+                names::check_free(paths, name, ve.ctid)?;
+                file.set("NAME", name)?;
+            }
+            None => drop(file.remove("NAME")),
+        }
+        // Two VEs with the same ids would be one to the kernel; 0 is not a range but the host's own.
+        match file.get("LOCAL_UID") {
+            Some("0") => ve.say(-1, "WARNING: the container is a privileged one (LOCAL_UID=0)"),
+            Some(_) if moved => {
+                file.remove("LOCAL_UID");
+                file.remove("LOCAL_GID");
+            }
+            _ => {}
+        }
+        if moved {
+            warn_of_addresses(ve, &file, head.ctid);
+        }
+        let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
+        for warning in config.warnings() {
+            ve.say(-1, &format!("Warning: {warning}"));
+        }
+        let unset = || Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration");
+        let private = config.ve_private().ok_or_else(unset)?;
+        let had_private = create::check_private(ve.ctid, &private)?;
+        let mark = Mark { private, had_private, had_config: false, name, base: None };
+        Ok(Self { file, config, mark })
+    }
+}
+
+/// A second VE with the addresses of the first takes them away from it.
+fn warn_of_addresses(ve: &Ve<'_>, file: &ConfFile, other: u32) {
+    for (key, change) in
+        [("IP_ADDRESS", "--ipdel all --ipadd ADDRESS"), ("NETIF", "--netif_del NAME --netif_add NAME")]
+    {
+        if let Some(value) = file.get(key).filter(|value| !value.is_empty()) {
+            let text = format!(
+                "WARNING: container {} has the network of container {other} ({key}={value}); before both run, \
+                 change it: vzctl set {0} {change} --save",
+                ve.ctid
+            );
+            ve.say(-1, &text);
+        }
+    }
+}
+
+fn check_space(private: &Path, totals: Option<&Totals>) -> Result<()> {
+    let Some(totals) = totals else { return Ok(()) };
+    let Some(parent) = private.ancestors().skip(1).find(|dir| dir.is_dir()) else { return Ok(()) };
+    let stat = rustix::fs::statvfs(parent).map_err(std::io::Error::from);
+    let stat = stat.doing(Exit::System, || format!("cannot ask for the space in {}", parent.display()))?;
+    let available = stat.f_bavail.saturating_mul(stat.f_frsize) / 1024;
+    let needed = totals.bytes / 1024;
+    if needed <= available {
+        return Ok(());
+    }
+    let text =
+        format!("Insufficient disk space in {}; available: {available}, needed: {needed}", parent.display());
+    Err(Error::refused(Exit::FsNoDiskSpace, text))
+}
+
+fn build(ve: &Ve<'_>, draft: &Draft, load: Load, wish: &Wish) -> Result<(Head, Totals)> {
+    let mark = &draft.mark;
+    mark.save(&ve.node.paths, ve.ctid)?;
+    fault::point("vzrestore.marked");
+    let create_dir = |path: &Path| {
+        let made = fs::DirBuilder::new().mode(0o700).create(path);
+        made.doing(Exit::FsNewVePrvt, || format!("cannot create {}", path.display()))
+    };
+    // The reservation, as with a create.
+    if !mark.had_private {
+        create_dir(&mark.private)?;
+    }
+    if let Some(name) = &mark.name {
+        names::assign(&ve.node.paths, ve.ctid, name, None)?;
+    }
+    let temp = mark.temp();
+    discard(ve, &temp)?;
+    create_dir(&temp)?;
+    ve.say(0, &format!("Restoring container private area ({})", mark.private.display()));
+    let label = format!("Restoring container {}", ve.ctid);
+    let done = load.into(&temp, &mut |done| (ve.node.progress)(&label, done.done, done.total))?;
+    fault::point("vzrestore.filled");
+    let scripts = if wish.scripts { install_scripts(ve, &done.0)? } else { Vec::new() };
+    if !wish.scripts && !done.0.scripts.is_empty() {
+        let names: Vec<&str> = done.0.scripts.keys().map(String::as_str).collect();
+        ve.say(
+            -1,
+            &format!("WARNING: its action scripts were left out ({}); see --scripts", names.join(", ")),
+        );
+    }
+    let finish = || -> Result<()> {
+        draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
+        fault::point("vzrestore.config");
+        // COMMIT: the private area is there, whole.
+        fs::rename(&temp, &mark.private)
+            .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))
+    };
+    if let Err(error) = finish() {
+        let left =
+            scripts.iter().filter_map(|path| fs::remove_file(path).err().map(|_| path.display().to_string()));
+        return Err(error.with_cleanup(left.collect()));
+    }
+    fault::point("vzrestore.committed");
+    create::remove_retired(ve);
+    creating::remove(ve)?;
+    Ok(done)
+}
+
+fn install_scripts(ve: &Ve<'_>, head: &Head) -> Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    for action in Action::ALL {
+        let Some(text) = head.scripts.get(action.suffix()) else { continue };
+        let path = ve.node.paths.action_script(Script::Ve(ve.ctid, action));
+        let what = || format!("cannot write {}", path.display());
+        // Of an earlier VE of this number: no other one may be there while there is no configuration.
+        let write = || -> std::io::Result<()> {
+            let mut options = fs::OpenOptions::new();
+            let file = options.write(true).create(true).truncate(true).mode(0o755).open(&path)?;
+            std::io::Write::write_all(&mut &file, text.as_bytes())?;
+            file.sync_all()
+        };
+        write().doing(Exit::System, what)?;
+        made.push(path);
+    }
+    Ok(made)
+}

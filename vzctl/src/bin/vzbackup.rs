@@ -1,0 +1,5 @@
+//! vzbackup(8): see [`vzctl::backup`].
+
+fn main() -> std::process::ExitCode {
+    vzctl::backup::save(std::env::args_os(), &vzconf::Paths::host()).into()
+}

@@ -1,0 +1,5 @@
+//! vzrestore(8): see [`vzctl::backup`].
+
+fn main() -> std::process::ExitCode {
+    vzctl::backup::restore(std::env::args_os(), &vzconf::Paths::host()).into()
+}
