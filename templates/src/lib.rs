@@ -6,6 +6,7 @@ pub mod backup;
 pub mod build;
 pub mod cache;
 pub mod dist;
+pub mod image;
 pub mod layout;
 mod removal;
 pub mod replica;

@@ -4,6 +4,7 @@
 //! line of strace ([`SysError`]).
 
 pub mod apart;
+pub mod block;
 pub mod bpf;
 pub mod channel;
 pub mod elsewhere;

@@ -1,0 +1,104 @@
+//! What can go wrong with images.
+
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use vzconf::Exit;
+use vzsys::SysError;
+
+/// An image could not be made, mounted, resized or compacted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// There is none.
+    #[error("image {path} not found")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds something else.
+    #[error("{path} is no image of an ext4 file system: {reason}")]
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// `e2fsck -p` gave up.
+    #[error(
+        "the file system in {path} is damaged more than e2fsck mends by itself ({said}); keep a copy of the file, then mend it \
+         with: e2fsck -f {path}"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The last words of e2fsck.
+        said: String,
+    },
+    /// Someone else works on the file.
+    #[error("{path} is being worked on by another process")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot have that size.
+    #[error("{path} cannot have a size of {wanted} KiB: {reason}")]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// It must not be mounted for this.
+    #[error("{path} is mounted, and {reason}")]
+    Mounted {
+        /// The file.
+        path: PathBuf,
+        /// What needs it unmounted.
+        reason: &'static str,
+    },
+    /// A program failed.
+    #[error("{program} of {path} failed: {said}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Its last words.
+        said: String,
+        /// What vzctl's exit code says.
+        exit: Exit,
+    },
+    /// A system call failed.
+    #[error("{path}")]
+    Call {
+        /// The file.
+        path: PathBuf,
+        /// The call.
+        #[source]
+        source: SysError,
+        /// What vzctl's exit code says.
+        exit: Exit,
+    },
+}
+
+impl ImageError {
+    /// vzctl's exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Missing { .. } => Exit::PloopImageNotFound,
+            Self::NotAnImage { .. } | Self::Damaged { .. } | Self::InUse { .. } => Exit::MountImage,
+            Self::Size { .. } | Self::Mounted { .. } => Exit::ResizeImage,
+            Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::Program { exit, .. } | Self::Call { exit, .. } => *exit,
+        }
+    }
+
+    pub(super) fn call(path: &Path, exit: Exit) -> impl FnOnce(SysError) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Call { path, source, exit }
+    }
+}
