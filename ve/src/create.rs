@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use templates::archive::Progress;
 use templates::cache::{Cache, Template};
-use templates::layout::{self, Layout, New, Wish};
+use templates::layout::{self, Choice, New, Wish};
 use vzconf::change::{Changes, Node as ChangeNode};
 use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Script, names};
 use vzsys::fault;
@@ -19,7 +19,7 @@ use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
-use crate::{mount, scripts};
+use crate::{disk, mount, scripts};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ pub struct Options {
 pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
     let draft = Draft::new(ve, options)?;
     mount::shut(ve, &draft.private)?;
-    mount::warn_if_reachable(ve, &draft.private, draft.layout);
+    mount::warn_if_reachable(ve, &draft.private, draft.choice.layout);
     let mark = draft.mark();
     if let Err(error) = build(ve, &draft, &mark) {
         return Err(error.with_cleanup(mark.undo(ve)));
@@ -62,7 +62,7 @@ struct Draft {
     /// The private directory was there before, empty.
     had_private: bool,
     template: Template,
-    layout: Layout,
+    choice: Choice,
     name: Option<String>,
 }
 
@@ -89,9 +89,8 @@ impl Draft {
             names::check_free(&ve.node.paths, name, ve.ctid)?;
         }
         let template = template(ve, options.ostemplate.as_deref(), &config)?;
-        let layout = choose_layout(ve, options, &config, &private)?;
-        warn_of_unenforced_quota(ve, &config);
-        let mut draft = Self { file, config, private, had_config, had_private, template, layout, name };
+        let choice = choose_layout(ve, options, &config, &private)?;
+        let mut draft = Self { file, config, private, had_config, had_private, template, choice, name };
         draft.complete(ve)?;
         Ok(draft)
     }
@@ -116,13 +115,16 @@ impl Draft {
             }
         }
         self.file.set("OSTEMPLATE", &self.template.name)?;
-        self.file.set("VE_LAYOUT", self.layout.word())?;
+        self.file.set("VE_LAYOUT", self.choice.layout.word())?;
         Ok(())
     }
 
     fn mark(&self) -> Mark {
-        let base =
-            self.layout.shares_template().then(|| (self.config.template_dir(), self.template.base_id()));
+        let base = self
+            .choice
+            .layout
+            .shares_template()
+            .then(|| (self.config.template_dir(), self.template.base_id()));
         Mark {
             private: self.private.clone(),
             had_private: self.had_private,
@@ -189,20 +191,14 @@ fn template(ve: &Ve<'_>, asked: Option<&str>, config: &Config) -> Result<Templat
     Ok(Cache::open(&config.template_dir()).find(name)?)
 }
 
-fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path) -> Result<Layout> {
+fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path) -> Result<Choice> {
     let word = options.layout.as_deref().or(config.layout()).or(ve.node.global.layout()).unwrap_or("auto");
-    if word.starts_with("ploop") {
-        let hint = "Use --layout overlay or simfs, or VE_LAYOUT=auto in vz.conf";
-        return Err(Error::advised(Exit::PloopUnsup, "ploop is not supported by this version", hint));
-    }
     let wish: Wish = word.parse().map_err(|error: layout::UnknownLayout| {
         Error::refused(Exit::InvalidValue, format!("Bad parameter for --layout: {error}"))
     })?;
-    // The directory itself may be missing, and a dry run does not make it.
-    let parent = private.ancestors().skip(1).find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
-    let (layout, why) = layout::choose(wish, parent, &ve.node.paths.run_root().join("overlays"));
-    ve.say(1, &why);
-    Ok(layout)
+    let choice = disk::choose(ve, config, wish, private)?;
+    ve.say(1, &choice.why);
+    Ok(choice)
 }
 
 /// `--dry-run`: what a create would do.
@@ -214,18 +210,11 @@ pub fn plan_text(ve: &Ve<'_>, options: &Options) -> Result<String> {
     Ok(format!(
         "create {} (layout {}) from template {}\nwrite {}:\n{}",
         draft.private.display(),
-        draft.layout,
+        draft.choice.layout,
         draft.template.name,
         ve.node.paths.ve_conf(ve.ctid).display(),
         draft.file,
     ))
-}
-
-/// A limit that is stored and not kept must not look like one that is.
-fn warn_of_unenforced_quota(ve: &Ve<'_>, config: &Config) {
-    if config.disk_quota() && (config.diskspace().is_some() || config.diskinodes().is_some()) {
-        ve.say(1, "Disk limits are stored; this version does not enforce them");
-    }
 }
 
 fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
@@ -245,7 +234,7 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
     fill(ve, draft, &temp)?;
     fault::point("create.filled");
     ve.say(0, "Performing postcreate actions");
-    guest::post_create(ve, draft.layout, &temp)?;
+    guest::post_create(ve, draft.choice.layout, &temp)?;
     fault::point("create.postcreate");
     draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
     fault::point("create.config");
@@ -265,11 +254,19 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
 
 fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
     let cache = Cache::open(&draft.config.template_dir());
-    let new = New { area: temp, cache: &cache, template: &draft.template, ctid: ve.ctid };
+    let blanks = disk::blanks(ve);
+    let new = New {
+        area: temp,
+        cache: &cache,
+        template: &draft.template,
+        ctid: ve.ctid,
+        image: draft.choice.image,
+        blanks: &blanks,
+    };
     let progress = &mut |done: Progress| {
         (ve.node.progress)("Unpacking the template", done.read, done.total);
     };
-    Ok(layout::create(draft.layout, &new, progress)?)
+    Ok(layout::create(draft.choice.layout, &new, progress)?)
 }
 
 /// `*.destroyed` files of an earlier VE of this number.

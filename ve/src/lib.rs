@@ -13,6 +13,7 @@ pub mod console;
 pub mod create;
 pub mod creating;
 pub mod destroy;
+pub mod disk;
 mod dismantle;
 pub mod ended;
 mod error;

@@ -183,24 +183,17 @@ impl<'n> Ve<'n> {
     /// `VE_LAYOUT` of `vz.conf` is a wish for new VEs and says nothing about this one.
     ///
     /// # Errors
-    /// Exit 21 for a word that is none.
+    /// Exit 21 for a word that is none, 50 for an area that may be one of two.
     pub fn layout(&self, private: &Path) -> Result<Layout> {
         use templates::layout::Wish;
         match self.config.own("VE_LAYOUT").map(str::parse::<Wish>) {
             Some(Ok(Wish::Only(layout))) => Ok(layout),
             Some(Err(error)) => Err(Error::refused(Exit::InvalidValue, error.to_string())),
-            Some(Ok(Wish::Auto)) | None => Ok(self.detect_layout(private)),
+            Some(Ok(Wish::Auto)) | None => {
+                let cache = Cache::open(&self.config.template_dir());
+                Ok(layout::detect(private, |base| cache.users(base).contains(&self.ctid))?)
+            }
         }
-    }
-
-    /// A plain copy is the VE's own root, which may be made to look like an overlay: believed is what the
-    /// host noted beside the template.
-    fn detect_layout(&self, private: &Path) -> Layout {
-        let base = layout::base_of(private).ok().flatten();
-        let noted = base.is_some_and(|record| {
-            Cache::open(&self.config.template_dir()).users(&record.base).contains(&self.ctid)
-        });
-        if noted { Layout::Overlay } else { Layout::Simfs }
     }
 
     /// What `vzctl status` says.

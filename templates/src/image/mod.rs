@@ -113,8 +113,16 @@ impl Image {
     /// # Errors
     /// [`ImageError::Missing`], [`ImageError::NotAnImage`].
     pub fn open(path: &Path) -> Result<Self, ImageError> {
+        Self::open_at(CWD, path, path)
+    }
+
+    /// The same below a directory; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_at(dir: impl AsFd, name: impl AsRef<Path>, path: &Path) -> Result<Self, ImageError> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(CWD, path, flags, Mode::empty()) {
+        let file = match openat(dir, name.as_ref(), flags, Mode::empty()) {
             Err(Errno::NOENT) => return Err(ImageError::Missing { path: path.to_owned() }),
             opened => opened.call("open", || path.display().to_string()),
         };

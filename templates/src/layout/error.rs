@@ -6,7 +6,9 @@ use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
+use super::Layout;
 use crate::cache::CacheError;
+use crate::image::ImageError;
 
 /// A private area could not be made, mounted or removed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,30 @@ pub enum LayoutError {
         /// What is wrong.
         reason: String,
     },
+    /// The file system keeps no limits, and the layout has no other way to.
+    #[error("the disk limits cannot be kept in {path} with layout {layout}: {why}")]
+    Unkept {
+        /// Where the area would be.
+        path: PathBuf,
+        /// The layout that was asked for.
+        layout: Layout,
+        /// Why not.
+        why: String,
+    },
+    /// It looks like an image, which the VE itself may have put there.
+    #[error(
+        "{path} looks like the image of a container, but its configuration does not say that it is one; if it is, add to it: VE_LAYOUT=ploop"
+    )]
+    Unsure {
+        /// The directory of the image.
+        path: PathBuf,
+    },
+    /// A whole file system needs a size.
+    #[error("diskspace not set (required for ploop)")]
+    NoSize,
+    /// Its image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The template below it, or its archive.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -59,7 +85,10 @@ impl LayoutError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Missing { .. } => Exit::FsNoPrvt,
-            Self::NoIdmap { .. } | Self::Damaged { .. } => Exit::FsCantMount,
+            Self::NoIdmap { .. } | Self::Damaged { .. } | Self::Unsure { .. } => Exit::FsCantMount,
+            Self::Unkept { .. } => Exit::DqOn,
+            Self::NoSize => Exit::DiskspaceNotSet,
+            Self::Image(error) => error.exit(),
             Self::Cache(error) => error.exit(),
             Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
             Self::Call { exit, .. } => *exit,

@@ -20,6 +20,11 @@ impl Mapping {
     /// A copy of the mount at `path`, ids mapped where the VE has its own.
     pub(super) fn layer(&self, path: &Path) -> Result<Detached, LayoutError> {
         let layer = Detached::copy_of(path, false).map_err(LayoutError::mount(path))?;
+        self.map(layer, path)
+    }
+
+    /// The same for a mount that nobody else uses; `path` is for errors.
+    pub(super) fn map(&self, layer: Detached, path: &Path) -> Result<Detached, LayoutError> {
         if let Some(namespace) = &self.0 {
             layer.idmap(namespace.as_fd()).map_err(|source| {
                 if idmap::unsupported(&source) {

@@ -4,6 +4,8 @@
 //! overlay   PRIVATE/layout.json   which template base lies below
 //!           PRIVATE/upper/        what the VE changed
 //!           PRIVATE/work/         overlayfs' own
+//!    or     PRIVATE/upper.img     an image with both, where the file system keeps no limit
+//! ploop     PRIVATE/root.hdd/     DiskDescriptor.xml, and an image with the whole tree
 //! simfs     PRIVATE/              the tree itself
 //! ```
 //!
@@ -15,6 +17,7 @@ mod choose;
 mod error;
 mod mapping;
 mod overlay;
+mod ploop;
 mod remove;
 mod simfs;
 
@@ -28,7 +31,8 @@ use vzsys::mount::{Attr, Detached, MountGuard};
 
 use crate::archive::Progress;
 use crate::cache::{Cache, Template};
-pub use choose::{UnknownLayout, Wish, choose};
+use crate::image::{Image, Resized, Size};
+pub use choose::{Choice, Limits, UnknownLayout, Wanted, Wish, choose};
 pub use error::LayoutError;
 use mapping::Mapping;
 pub use overlay::Record;
@@ -41,11 +45,13 @@ pub enum Layout {
     Overlay,
     /// A plain directory with a copy of the template.
     Simfs,
+    /// An image of a file system with a copy of the template.
+    Ploop,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Self; 2] = [Self::Overlay, Self::Simfs];
+    pub const ALL: [Self; 3] = [Self::Overlay, Self::Simfs, Self::Ploop];
 
     /// The word in `VE_LAYOUT`.
     #[must_use]
@@ -53,6 +59,7 @@ impl Layout {
         match self {
             Self::Overlay => "overlay",
             Self::Simfs => "simfs",
+            Self::Ploop => "ploop",
         }
     }
 
@@ -61,6 +68,7 @@ impl Layout {
         match self {
             Self::Overlay => &overlay::Overlay,
             Self::Simfs => &simfs::Simfs,
+            Self::Ploop => &ploop::Ploop,
         }
     }
 
@@ -97,6 +105,10 @@ pub struct New<'a> {
     pub template: &'a Template,
     /// For whom.
     pub ctid: Ctid,
+    /// Its own files lie in an image that holds so much. The layout `ploop` needs one, `simfs` has none.
+    pub image: Option<Size>,
+    /// Where empty images are kept until the next reboot.
+    pub blanks: &'a Path,
 }
 
 /// What a layout does. An area is given by its path; the caller holds the VE's lock.
@@ -119,6 +131,16 @@ trait Kind: fmt::Debug + Sync {
         Ok(())
     }
 
+    /// The image with what the VE wrote.
+    fn image(&self, _private: &Path) -> Result<Option<Image>, LayoutError> {
+        Ok(None)
+    }
+
+    /// After that image got another size.
+    fn note_size(&self, _private: &Path, _bytes: u64) -> Result<(), LayoutError> {
+        Ok(())
+    }
+
     /// As [`leave`].
     fn leave(&self, _private: &Path) -> Option<OwnedFd> {
         None
@@ -133,12 +155,50 @@ pub fn create(layout: Layout, new: &New<'_>, progress: &mut dyn FnMut(Progress))
     layout.kind().create(new, progress)
 }
 
+/// The image that holds what the VE wrote, and limits it; `None` where its files lie in a directory.
+///
+/// # Errors
+/// [`LayoutError::Damaged`], [`LayoutError::Image`].
+pub fn image(layout: Layout, private: &Path) -> Result<Option<Image>, LayoutError> {
+    layout.kind().image(private)
+}
+
+/// Makes that image one in which `df` shows so many bytes; `tell` is told bytes copied and in all, when it shrinks.
+/// `None` where there is no image.
+///
+/// # Errors
+/// As [`Image::resize`].
+pub fn resize(
+    layout: Layout,
+    private: &Path,
+    bytes: u64,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<Option<Resized>, LayoutError> {
+    let Some(image) = image(layout, private)? else { return Ok(None) };
+    let done = image.resize(bytes, tell)?;
+    layout.kind().note_size(private, bytes)?;
+    Ok(Some(done))
+}
+
 /// The template base below an overlay; `None` for a layout without one.
 ///
 /// # Errors
 /// [`LayoutError::Damaged`].
 pub fn base_of(private: &Path) -> Result<Option<Record>, LayoutError> {
     if overlay::is_there(private) { overlay::Record::load(private).map(Some) } else { Ok(None) }
+}
+
+/// The layout of an area that no configuration tells of; `noted` says whether the host noted that this VE lies on top
+/// of a base. A plain copy is the VE's own root, which may be made to look like anything: its own word is not
+/// believed.
+///
+/// # Errors
+/// [`LayoutError::Unsure`].
+pub fn detect(private: &Path, noted: impl FnOnce(&str) -> bool) -> Result<Layout, LayoutError> {
+    if base_of(private).ok().flatten().is_some_and(|record| noted(&record.base)) {
+        return Ok(Layout::Overlay);
+    }
+    Ok(if ploop::is_there(private)? { Layout::Ploop } else { Layout::Simfs })
 }
 
 /// What the host mounts with the ids of the disk gives nobody rights: set-uid programs and device nodes are

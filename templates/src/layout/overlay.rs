@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::mount::MountAttrFlags;
@@ -13,12 +13,16 @@ use vzconf::Exit;
 use vzsys::apart::with_layers;
 use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, Opt};
-use vzsys::{Call, SysError};
+use vzsys::{Call, SysError, fault};
 
 use super::{Kind, LayoutError, Mapping, New, Place};
 use crate::archive::Progress;
+use crate::image::{self, Image};
 
 const RECORD: &str = "layout.json";
+/// Has the same two directories in it.
+const IMAGE: &str = "upper.img";
+const LAYERS: [&str; 2] = ["upper", "work"];
 const RECORD_MAX: u64 = 64 * 1024;
 /// Any range will do to try whether ids can be mapped.
 const PROBE_IDS: u32 = 0x1000_0000;
@@ -32,6 +36,9 @@ pub struct Record {
     pub layout: String,
     /// Name of the directory below `TEMPLATE/base`.
     pub base: String,
+    /// What the VE writes lies in an image, `upper.img`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image: bool,
 }
 
 impl Record {
@@ -50,6 +57,15 @@ impl Record {
         }
         Ok(record)
     }
+
+    fn save(&self, area: &Path) -> Result<(), SysError> {
+        let json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let path = area.join(RECORD);
+        let file = fs::File::create(&path).call("open", || path.display().to_string())?;
+        std::io::Write::write_all(&mut &file, &json).call("write", || path.display().to_string())?;
+        // The area appears by a rename: what it holds must be on disk before that.
+        file.sync_all().call("fsync", || path.display().to_string())
+    }
 }
 
 /// A private area may be a VE's own root, which can hold anything under our names: no link is followed, no
@@ -67,8 +83,9 @@ fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
 
 pub(super) fn is_there(private: &Path) -> bool {
     let plain = |name: &str| fs::symlink_metadata(private.join(name)).map(|meta| meta.file_type());
-    plain(RECORD).is_ok_and(|kind| kind.is_file())
-        && ["upper", "work"].iter().all(|name| plain(name).is_ok_and(|kind| kind.is_dir()))
+    let file = |name: &str| plain(name).is_ok_and(|kind| kind.is_file());
+    let dir = |name: &&str| plain(name).is_ok_and(|kind| kind.is_dir());
+    file(RECORD) && (file(IMAGE) || LAYERS.iter().all(dir))
 }
 
 /// The layout `overlay`.
@@ -81,19 +98,42 @@ impl Kind for Overlay {
         let made = fs::DirBuilder::new().mode(0o700).create(new.area);
         made.call("mkdir", || new.area.display().to_string()).map_err(failed(new.area))?;
         new.cache.add_ref(&base.id, new.ctid)?;
-        create(new.area, &base.path, &base.id)
+        let record = Record {
+            version: 1,
+            layout: "overlay".to_owned(),
+            base: base.id.clone(),
+            image: new.image.is_some(),
+        };
+        match new.image {
+            Some(size) => image::make(&new.area.join(IMAGE), size, new.blanks)?,
+            None => make_layers(new.area, &base.path).map_err(failed(new.area))?,
+        }
+        fault::point("overlay.made");
+        record.save(new.area).map_err(failed(new.area))
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
-        mount(at.private, at.bases, ids, Sync::Kept)
+        mount(at, ids, Sync::Kept)
     }
 
     fn mount_new(&self, at: Place<'_>) -> Result<Detached, LayoutError> {
-        mount(at.private, at.bases, None, Sync::Left)
+        let record = Record::load(at.private)?;
+        if !record.image {
+            return mount(at, None, Sync::Left);
+        }
+        let own = open_image(at.private)?.mount()?;
+        let top = PathBuf::from(own.proc_path());
+        make_layers(&top, &at.bases.join(&record.base)).map_err(failed(at.private))?;
+        let lower = Mapping::of(None, at.private)?.layer(&at.bases.join(&record.base))?;
+        combine(&lower, &own, None, Sync::Kept).map_err(LayoutError::mount(at.private))
     }
 
     fn finish_new(&self, private: &Path) -> Result<(), LayoutError> {
-        forget_volatile(private)
+        if Record::load(private)?.image { Ok(()) } else { forget_volatile(private) }
+    }
+
+    fn image(&self, private: &Path) -> Result<Option<Image>, LayoutError> {
+        if Record::load(private)?.image { open_image(private).map(Some) } else { Ok(None) }
     }
 
     /// The kernel syncs the whole file system below when the overlay ends.
@@ -102,29 +142,25 @@ impl Kind for Overlay {
     }
 }
 
+fn open_image(private: &Path) -> Result<Image, LayoutError> {
+    Ok(Image::open(&private.join(IMAGE))?)
+}
+
 fn failed(area: &Path) -> impl FnOnce(SysError) -> LayoutError {
     LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)
 }
 
-fn create(area: &Path, base: &Path, id: &str) -> Result<(), LayoutError> {
-    let record = Record { version: 1, layout: "overlay".to_owned(), base: id.to_owned() };
-    let make = || -> Result<(), SysError> {
-        let top = fs::metadata(base).call("stat", || base.display().to_string())?;
-        for (name, mode) in [("upper", top.mode() & 0o7777), ("work", 0o700)] {
-            let dir = area.join(name);
-            fs::create_dir(&dir).call("mkdir", || dir.display().to_string())?;
-            chown(&dir, Some(top.uid()), Some(top.gid())).call("chown", || dir.display().to_string())?;
-            fs::set_permissions(&dir, fs::Permissions::from_mode(mode))
-                .call("chmod", || dir.display().to_string())?;
-        }
-        let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
-        let path = area.join(RECORD);
-        let file = fs::File::create(&path).call("open", || path.display().to_string())?;
-        std::io::Write::write_all(&mut &file, &json).call("write", || path.display().to_string())?;
-        // The area appears by a rename: what it holds must be on disk before that.
-        file.sync_all().call("fsync", || path.display().to_string())
-    };
-    make().map_err(failed(area))
+/// The directories of the upper layer; its top is what the VE sees as its own.
+fn make_layers(dir: &Path, base: &Path) -> Result<(), SysError> {
+    let top = fs::metadata(base).call("stat", || base.display().to_string())?;
+    for (name, mode) in LAYERS.into_iter().zip([top.mode() & 0o7777, 0o700]) {
+        let dir = dir.join(name);
+        fs::create_dir(&dir).call("mkdir", || dir.display().to_string())?;
+        chown(&dir, Some(top.uid()), Some(top.gid())).call("chown", || dir.display().to_string())?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode))
+            .call("chmod", || dir.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// Takes a lock on the area, which is a directory of the host; without one (it is gone) nobody uses it.
@@ -151,7 +187,8 @@ fn forget_volatile(private: &Path) -> Result<(), LayoutError> {
     removed.map_err(LayoutError::mount(private))
 }
 
-fn mount(private: &Path, bases: &Path, ids: Option<IdRange>, sync: Sync) -> Result<Detached, LayoutError> {
+fn mount(at: Place<'_>, ids: Option<IdRange>, sync: Sync) -> Result<Detached, LayoutError> {
+    let Place { private, bases } = at;
     // The mount before may still be ending: overlays must not share their layers.
     let _ended = in_use(private, FlockOperation::LockShared);
     let record = Record::load(private)?;
@@ -167,8 +204,11 @@ fn mount(private: &Path, bases: &Path, ids: Option<IdRange>, sync: Sync) -> Resu
         });
     }
     let mapping = Mapping::of(ids, private)?;
-    let (lower, own) = (mapping.layer(&base)?, mapping.layer(private)?);
-    combine(&lower, &own, ids, sync).map_err(LayoutError::mount(private))
+    let own = match record.image {
+        true => mapping.map(open_image(private)?.mount()?, private)?,
+        false => mapping.layer(private)?,
+    };
+    combine(&mapping.layer(&base)?, &own, ids, sync).map_err(LayoutError::mount(private))
 }
 
 /// The layers are named through descriptors: nobody sees where their mapped copies are attached. Mounted
@@ -245,7 +285,8 @@ mod tests {
             }
             symlink(other.join(name), &path).unwrap();
             assert!(!is_there(&area), "{name} is a link");
-            assert!(mount(&area, dir.path(), None, Sync::Kept).is_err(), "{name} is a link");
+            let at = Place { private: &area, bases: dir.path() };
+            assert!(mount(at, None, Sync::Kept).is_err(), "{name} is a link");
             fs::remove_file(&path).unwrap();
             if name == RECORD {
                 fs::copy(other.join(name), &path).unwrap();
@@ -260,6 +301,9 @@ mod tests {
 
     fn create_in(area: &Path) {
         fs::create_dir(area).unwrap();
-        create(area, Path::new("/"), "base").unwrap();
+        make_layers(area, Path::new("/")).unwrap();
+        let record =
+            Record { version: 1, layout: "overlay".to_owned(), base: "base".to_owned(), image: false };
+        record.save(area).unwrap();
     }
 }

@@ -321,7 +321,7 @@ impl Kind {
             Kind::Name => "letters, digits, blanks and -+_.",
             Kind::Hostname => "a host name of up to 64 letters, digits, '-', '_' and '.'",
             Kind::Template | Kind::Sample => "a name without '/'",
-            Kind::Layout => "auto, overlay or simfs",
+            Kind::Layout => "auto, overlay, simfs or ploop",
             Kind::MountOpts => "mount options separated by commas",
             Kind::Password => "USER:PASSWORD",
             Kind::Ubc(Unit::Items) => "N[:N] without suffix, or unlimited",
