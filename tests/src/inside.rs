@@ -179,6 +179,10 @@ pub(crate) fn configure() {
         let dir = if name == "vz.conf" { "/etc/vz" } else { "/etc/vz/conf" };
         fs::copy(entry.path(), Path::new(dir).join(name)).unwrap();
     }
+    // The same without limits of the disk, which not every layout keeps everywhere.
+    let usual = fs::read_to_string("/etc/vz/conf/ve-vswap-256m.conf-sample").unwrap();
+    let free: Vec<&str> = usual.lines().filter(|line| !line.starts_with("DISK")).collect();
+    fs::write("/etc/vz/conf/ve-free.conf-sample", free.join("\n") + "\n").unwrap();
     rustix::system::sethostname(b"node.test").unwrap();
 }
 

@@ -15,11 +15,12 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 19] = [
+const HOMES: [&str; 20] = [
     TABLES,
     PROGRAMS,
     "/run/vz/bpf.lock",
     "/run/vz/proc.lock",
+    "/run/vz/images",
     "/run/vz/overlays",
     "/run/vz/beancounters",
     "/etc/vz/names",
@@ -194,8 +195,11 @@ fn walk(dir: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let text = path.display().to_string();
-        // Templates stay; so does what `destroy` keeps for the admin.
-        if text.starts_with("/vz/template") || text.ends_with(".destroyed") {
+        // Templates and empty images stay; so does what `destroy` keeps for the admin.
+        if text.starts_with("/vz/template")
+            || text.starts_with("/run/vz/images/")
+            || text.ends_with(".destroyed")
+        {
             continue;
         }
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };

@@ -299,7 +299,7 @@ fn files_are_unshifted_on_disk_and_processes_have_the_range_of_their_ve() {
         for (number, layout) in ["overlay", "simfs"].into_iter().enumerate() {
             node.need_tiny();
             let ve = node.ve(u32::try_from(number).unwrap());
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout, "--config", "free"]);
             ve.start();
             ve.sh("echo x > /root/mine; echo x > /root/theirs; chown 1000:1001 /root/theirs; chmod 4755 /root/mine");
             assert_eq!(ve.sh("stat -c '%u:%g' /root/mine /root/theirs"), "0:0\n1000:1001");
@@ -365,7 +365,7 @@ fn set_uid_programs_of_a_ve_that_is_mounted_for_the_admin_are_nobodys() {
         node.need_tiny();
         for (number, layout) in [(1, "simfs"), (2, "overlay")] {
             let ve = node.ve(number);
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout, "--config", "free"]);
             ve.ok("mount", &[]);
             let options = mount_options(&ve.root());
             assert!(options.contains("nosuid") && options.contains("nodev"), "{layout}: {options}");

@@ -68,7 +68,7 @@ fn create_on_a_full_disk_fails_with_46_and_leaves_nothing() {
             fs::create_dir_all("/vz/template/base").unwrap();
             fs::create_dir_all("/vz/vztmp").unwrap();
             let before = tree();
-            let create = ve.run("create", &["--ostemplate", "tiny", "--layout", layout]);
+            let create = ve.run("create", &["--ostemplate", "tiny", "--layout", layout, "--config", "free"]);
             create.exits(46).says("Creation of container private area failed");
             ve.is("deleted unmounted down");
             let mut after = tree();
@@ -84,7 +84,7 @@ fn create_on_a_full_disk_fails_with_46_and_leaves_nothing() {
             assert!(!ve.conf_path().exists());
             // With room it works.
             fs::remove_file("/vz/ballast").unwrap();
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout, "--config", "free"]);
             ve.start();
             ve.destroy();
             vztests::until("the trash is gone", std::time::Duration::from_secs(10), || {
@@ -171,7 +171,7 @@ fn vz_may_be_a_symbolic_link() {
         symlink("/bigdisk", "/vz").unwrap();
         let (one, two) = (node.ve(1), node.ve(2));
         one.ok("create", &["--ostemplate", "tiny", "--layout", "overlay"]);
-        two.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        two.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         for ve in [&one, &two] {
             ve.start();
             ve.is("exist mounted running");

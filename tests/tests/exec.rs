@@ -428,7 +428,7 @@ fn a_console_that_says_nothing_costs_nothing() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         let init = ve.private().join("sbin/init");
         fs::remove_file(&init).unwrap();
         fs::write(&init, "#!/bin/sh\nwhile :; do sleep 1; done\n").unwrap();

@@ -94,7 +94,7 @@ fn attack(node: &Node, paths: &[&str]) {
     let ve = node.ve(1);
     for path in paths {
         for trick in TRICKS {
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
             play(trick, &ve.private().join(path));
             work_on(&ve, &format!("{trick:?} at /{path}"));
             ve.ok("destroy", &[]);
@@ -138,7 +138,7 @@ fn inits_and_shells_that_are_none() {
         node.need_tiny();
         let ve = node.ve(1);
         for kind in ["directory", "empty", "noise", "no mode"] {
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
             for name in ["sbin/init", "bin/sh"] {
                 let path: PathBuf = ve.private().join(name);
                 fs::remove_file(&path).unwrap();
@@ -164,7 +164,7 @@ fn a_device_node_or_a_setuid_file_in_the_tree_gives_nothing() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         // Such as an archive from elsewhere may hold: the memory and a disk of the host.
         for (name, kind, major, minor) in
             [("mem", "c", "1", "1"), ("disk", "b", "8", "0"), ("vda", "b", "254", "0")]
@@ -184,7 +184,7 @@ fn a_shell_that_is_a_link_to_a_descriptor_of_the_host_finds_nothing() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         let program = node.scratch().join("busybox");
         fs::copy(ve.private().join("bin/busybox"), &program).unwrap();
         ve.start();
@@ -240,7 +240,7 @@ fn a_plain_copy_that_looks_like_an_overlay_is_none() {
         node.need_tiny();
         let (ve, other) = (node.ve(1), node.ve(2));
         other.ok("create", &["--ostemplate", "tiny", "--layout", "overlay"]);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         // As a VE of OpenVZ has it: its configuration does not say.
         let conf: Vec<String> =
             ve.conf().lines().filter(|line| !line.starts_with("VE_LAYOUT")).map(str::to_owned).collect();
@@ -265,7 +265,7 @@ fn a_tree_without_an_end_is_destroyed() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         let mut at = fs::File::open(ve.private()).unwrap();
         for _ in 0..20_000 {
             rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
@@ -285,7 +285,7 @@ fn a_frozen_ve_whose_halt_never_ends_is_stopped_in_time() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         ve.ok("set", &["--stop-timeout", "2", "--save"]);
         // An init that is told by its halt program alone.
         for (name, text) in [("sbin/init", "while :; do sleep 1; done"), ("sbin/halt", "exec sleep 998")] {

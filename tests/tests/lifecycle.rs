@@ -43,9 +43,16 @@ fn a_ve_lives_its_whole_life() {
 fn every_layout_carries_a_ve_and_its_changes() {
     on_node(|node| {
         node.need_tiny();
-        for (number, layout) in ["simfs", "overlay", "auto"].into_iter().enumerate() {
+        let layouts = [
+            ("simfs", "free"),
+            ("overlay", "free"),
+            ("overlay", "basic"),
+            ("auto", "basic"),
+            ("ploop", "basic"),
+        ];
+        for (number, (layout, sample)) in layouts.into_iter().enumerate() {
             let ve = node.ve(u32::try_from(number).unwrap());
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout, "--config", sample]);
             ve.start();
             ve.sh("echo kept > /root/file; rm -f /etc/motd; ln -s file /root/link; chmod 4711 /root/file");
             ve.ok("restart", &[]).says("Restarting container\n");
@@ -91,7 +98,7 @@ fn create_fails_with_the_known_codes_and_leaves_nothing() {
         };
         create(&["--ostemplate", "tiny", "--config", "none"]).exits(82).says("not found").says(failed);
         create(&["--ostemplate", "no-such-1-x86_64"]).exits(91).says("not found").says(failed);
-        create(&["--ostemplate", "tiny", "--layout", "ploop"]).exits(99).says("VE_LAYOUT");
+        create(&["--ostemplate", "tiny", "--layout", "simfs"]).exits(60).says("DISK_QUOTA");
         create(&["--ostemplate", "tiny", "--layout", "zfs"]).exits(21);
         create(&["--ostemplate", "tiny", "--ipadd", "1.2.3"]).exits(21);
         create(&["--ostemplate", "tiny", "--no-such-option", "1"]).exits(21);
@@ -168,7 +175,7 @@ fn a_template_without_init_fails_with_47_and_leaves_nothing_mounted() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         for init in ["sbin/init", "etc/init", "bin/init"] {
             let _ = fs::remove_file(ve.private().join(init));
         }

@@ -24,7 +24,7 @@ fn a_clean_stop_lets_the_guest_shut_down() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         ve.start();
         ve.sh("mkdir -p /root; (trap 'sync; echo asked > /root/asked; exit' TERM; while :; do sleep 0.1; done) >/dev/null 2>&1 </dev/null &");
         let stop = ve.ok("stop", &[]).says("Container was stopped").never_says("Killing");
@@ -40,7 +40,7 @@ fn a_guest_that_does_not_stop_is_killed_after_its_time() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         deafen(&ve);
         ve.ok("set", &["--stop-timeout", "1", "--save"]);
         ve.start();
@@ -145,7 +145,7 @@ fn the_exit_of_init_is_reported() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         let init = ve.private().join("sbin/init");
         fs::remove_file(&init).unwrap();
         fs::write(&init, "#!/bin/sh\nexit 5\n").unwrap();
@@ -241,7 +241,7 @@ fn a_ve_that_reboots_at_once_is_started_with_pauses_and_stops_at_once() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         let init = ve.private().join("sbin/init");
         fs::remove_file(&init).unwrap();
         fs::write(&init, "#!/bin/sh\nexec /bin/busybox reboot -f\n").unwrap();

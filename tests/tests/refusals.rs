@@ -102,7 +102,7 @@ fn create() {
         let with = |more: &[&'static str]| ve.run("create", &[&tiny, more].concat());
         let failed = "Creation of container private area failed\n";
         ends(with(&["--config", "none"]), 82, "Sample config ").says("not found").says(failed);
-        ends(with(&["--layout", "ploop"]), 99, "--layout overlay").says(failed);
+        ends(with(&["--layout", "simfs"]), 60, "--layout overlay").says(failed);
         ends(ve.run("create", &["--ostemplate", "none"]), 91, "Cached OS template ").says("vztmpl list");
         node.set_conf("DEF_OSTEMPLATE", "");
         ends(ve.run("create", &[]), 29, "OS template is not specified\n").says("--ostemplate");
@@ -184,7 +184,7 @@ fn start() {
     on_node(|node| {
         let ve = node.ve(1);
         node.need_tiny();
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         let id = ve.id.as_str();
         let conf = ve.conf();
         let wrong = |key: &str, line: &str, code, says: &str| {
@@ -299,7 +299,7 @@ fn set() {
         // A password has no place to go.
         ve.ok("stop", &["--fast"]);
         let simfs = node.ve(3);
-        simfs.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        simfs.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free"]);
         for file in ["etc/passwd", "etc/shadow"] {
             let _ = fs::remove_file(simfs.private().join(file));
             fs::create_dir(simfs.private().join(file)).unwrap();

@@ -27,10 +27,12 @@ fn made_from<'n>(node: &'n Node, number: u32, template: &str) -> Ve<'n> {
 #[test]
 fn a_template_of_a_ve_running_or_stopped_makes_the_same_ve_again() {
     on_node(|node| {
-        for (layout, number) in [("overlay", 1), ("simfs", 11)] {
+        for (layout, sample, number) in
+            [("overlay", "free", 1), ("simfs", "free", 11), ("overlay", "basic", 21), ("ploop", "basic", 31)]
+        {
             node.need_tiny();
             let ve = node.ve(number);
-            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+            ve.ok("create", &["--ostemplate", "tiny", "--layout", layout, "--config", sample]);
             ve.start();
             ve.sh(AWKWARD);
             ve.sh("echo ram > /run/ram; echo shm > /dev/shm/shm; rm -f /etc/issue");
@@ -145,9 +147,9 @@ fn a_broken_archive_makes_no_template_and_no_ve() {
         // Put there by hand, as people do with OpenVZ's templates.
         fs::copy(&half, "/vz/template/cache/half.tar.zst").unwrap();
         node.vztmpl(&["verify", "half"]).exits(48);
-        for layout in ["overlay", "simfs"] {
+        for (layout, sample) in [("overlay", "free"), ("simfs", "free"), ("ploop", "basic")] {
             let ve = node.ve(1);
-            let create = ve.run("create", &["--ostemplate", "half", "--layout", layout]);
+            let create = ve.run("create", &["--ostemplate", "half", "--layout", layout, "--config", sample]);
             create.exits(48).says("Creation of container private area failed");
             ve.is("deleted unmounted down");
             assert!(!ve.private().exists() && !ve.conf_path().exists());

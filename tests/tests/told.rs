@@ -187,7 +187,10 @@ fn addresses_that_are_configured_no_more_are_gone_from_the_guests_files() {
     on_node(|node| {
         node.need_tiny();
         let ve = node.ve(1);
-        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs", "--ipadd", "10.5.0.77"]);
+        ve.ok(
+            "create",
+            &["--ostemplate", "tiny", "--layout", "simfs", "--config", "free", "--ipadd", "10.5.0.77"],
+        );
         let etc = ve.private().join("etc");
         fs::write(etc.join("os-release"), "ID=debian\nVERSION_ID=\"12\"\n").unwrap();
         fs::write(etc.join("debian_version"), "12.0\n").unwrap();

@@ -1,0 +1,223 @@
+//! VEs whose files lie in an image: limits that are kept where the file system keeps none.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vztests::{Node, Ve, World, fault_points, on_node, run, skip, until};
+
+const SOON: Duration = Duration::from_secs(20);
+const LAYOUTS: [&str; 2] = ["overlay", "ploop"];
+
+/// Whether this host has loop devices, and another may be made.
+fn lacks_loops() -> bool {
+    let lacks = run("losetup", &["-f"]).code != 0;
+    if lacks {
+        skip("loop devices");
+    }
+    lacks
+}
+
+fn image(ve: &Ve<'_>) -> PathBuf {
+    let places = ["upper.img", "root.hdd/root.hds"].map(|name| ve.private().join(name));
+    places.into_iter().find(|path| path.exists()).unwrap()
+}
+
+/// How many loop devices there are of the file with this inode number.
+fn devices(inode: u64) -> usize {
+    let text = run("losetup", &["-n", "-O", "BACK-INO"]).out();
+    text.lines().filter(|line| line.trim() == inode.to_string()).count()
+}
+
+fn inode(ve: &Ve<'_>) -> u64 {
+    fs::metadata(image(ve)).unwrap().ino()
+}
+
+#[track_caller]
+fn becomes_free(inode: u64) {
+    until("its device is gone", SOON, || devices(inode) == 0);
+}
+
+fn create<'n>(node: &'n Node, number: u32, layout: &str, rest: &[&str]) -> Ve<'n> {
+    node.need_tiny();
+    let ve = node.ve(number);
+    ve.ok("create", &[&["--ostemplate", "tiny", "--layout", layout], rest].concat());
+    ve
+}
+
+/// Size and used KiB of the root, as the VE sees them.
+fn df(ve: &Ve<'_>) -> (u64, u64) {
+    let line = ve.sh("df -k / | tail -n 1");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |at: usize| words[words.len() - at].parse().unwrap();
+    (number(5), number(4))
+}
+
+#[test]
+fn a_limit_is_seen_by_df_and_never_exceeded() {
+    on_node(|node| {
+        if lacks_loops() {
+            return;
+        }
+        for (number, layout) in [(1, "overlay"), (2, "ploop"), (3, "auto")] {
+            let limits = ["--diskspace", "64M:70M", "--diskinodes", "4000:5000"];
+            let ve = create(node, number, layout, &limits);
+            assert_eq!(
+                ve.conf_value("VE_LAYOUT").unwrap(),
+                if layout == "ploop" { "ploop" } else { "overlay" }
+            );
+            ve.start();
+            let (size, _) = df(&ve);
+            assert!((70 << 10..72 << 10).contains(&size), "{layout}: {size} KiB");
+            let full = ve.run("exec2", &["dd if=/dev/zero of=/big bs=1M count=200"]);
+            assert_ne!(full.code, 0, "{layout}: {full}");
+            let (size, used) = df(&ve);
+            assert!(used <= size && used > size * 8 / 10, "{layout}: {used} of {size} KiB");
+            // Its neighbours, the host among them, go on.
+            fs::write(node.scratch().join("file"), vec![0; 1 << 20]).unwrap();
+            ve.sh("rm /big; echo kept > /root/file; ln /root/file /root/link");
+            let files =
+                ve.run("exec2", &["mkdir /many; cd /many; for i in $(seq 7000); do : > $i || exit 1; done"]);
+            assert_ne!(files.code, 0, "{layout}: more than 5000 inodes");
+            ve.sh("rm -rf /many; sync");
+            ve.ok("stop", &["--fast"]);
+            ve.start();
+            assert_eq!(ve.sh("cat /root/link; [ -e /many ] || echo none"), "kept\nnone", "{layout}");
+            let inode = inode(&ve);
+            ve.destroy();
+            becomes_free(inode);
+        }
+    });
+}
+
+#[test]
+fn every_way_into_the_files_of_a_ve_goes_through_the_same_image() {
+    on_node(|node| {
+        if lacks_loops() {
+            return;
+        }
+        for (number, layout) in LAYOUTS.into_iter().enumerate() {
+            let ve = create(node, u32::try_from(number).unwrap() + 1, layout, &["--diskspace", "64M"]);
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+            ve.ok("mount", &[]);
+            assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), mounts + 1);
+            assert_eq!(devices(inode(&ve)), 1, "{layout}");
+            fs::write(ve.root().join("root/by-host"), "1\n").unwrap();
+            ve.ok("umount", &[]);
+            let script = node.scratch().join("script");
+            fs::write(&script, "cat /root/by-host; echo 2 > /root/by-script\n").unwrap();
+            assert_eq!(ve.ok("runscript", &[script.to_str().unwrap()]).out().trim(), "1");
+            ve.ok("set", &["--userpasswd", "root:secret", "--save"]);
+            ve.start();
+            assert_eq!(
+                ve.sh("cat /root/by-host /root/by-script; grep -c '^root:[$]' /etc/shadow"),
+                "1\n2\n1"
+            );
+            assert_eq!(devices(inode(&ve)), 1, "{layout}");
+            // A root that somebody on the host sits in ends later, and the next start sees the same files.
+            let shell = fs::File::open(ve.root().join("root")).unwrap();
+            ve.sh("echo 3 > /root/last; sync");
+            ve.ok("restart", &[]);
+            ve.wait_up();
+            assert_eq!(ve.sh("cat /root/last"), "3", "{layout}");
+            drop(shell);
+            let inode = inode(&ve);
+            ve.destroy();
+            becomes_free(inode);
+        }
+    });
+}
+
+#[test]
+fn a_limit_that_nothing_would_keep_is_refused() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        let tiny = |rest: &[&str]| ve.run("create", &[&["--ostemplate", "tiny"], rest].concat());
+        tiny(&["--layout", "simfs", "--diskspace", "1G"]).exits(60).says("DISK_QUOTA=no");
+        node.set_conf("CONFIGFILE", "");
+        tiny(&["--layout", "ploop"]).exits(63).says("diskspace not set (required for ploop)");
+        tiny(&["--layout", "ploop:strange", "--diskspace", "1G"]).exits(21);
+        tiny(&["--layout", "ploop", "--diskspace", "100K"]).exits(154).says("KiB at least");
+        ve.is("deleted unmounted down");
+        // The admin may give the limit up.
+        node.set_conf("DISK_QUOTA", "no");
+        tiny(&["--layout", "simfs", "--diskspace", "1G"]).exits(0);
+        ve.destroy();
+        tiny(&["--diskspace", "1G"]).exits(0);
+        assert!(ve.private().join("upper").is_dir());
+        ve.destroy();
+    });
+}
+
+#[test]
+fn create_with_images_killed_anywhere_leaves_nothing() {
+    on_node(|node| {
+        if lacks_loops() {
+            return;
+        }
+        let ve = create(node, 1, "overlay", &["--diskspace", "64M"]);
+        ve.ok("destroy", &[]);
+        let before = World::take(node);
+        for layout in LAYOUTS {
+            let options = ["--ostemplate", "tiny", "--layout", layout, "--diskspace", "64M"];
+            let mut points = fault_points("create");
+            points.extend(["image.attached".to_owned(), format!("{layout}.made")]);
+            for point in points {
+                println!("{layout}: killed at {point}");
+                ve.fault(&point, "create", &options).exits(-9);
+                let destroyed = ve.run("destroy", &[]);
+                assert!([0, 14].contains(&destroyed.code), "{destroyed}");
+                before.must_return(node);
+            }
+            ve.ok("create", &options);
+            for verb in ["mount", "start"] {
+                ve.fault("image.attached", verb, &[]).exits(-9);
+                ve.start();
+                ve.ok("stop", &["--fast"]);
+            }
+            let inode = inode(&ve);
+            ve.ok("destroy", &[]);
+            before.must_return(node);
+            becomes_free(inode);
+        }
+    });
+}
+
+#[test]
+fn a_dirty_image_is_mended_at_the_next_start_and_a_corrupt_one_is_told_of() {
+    on_node(|node| {
+        if lacks_loops() {
+            return;
+        }
+        for (number, layout) in LAYOUTS.into_iter().enumerate() {
+            let ve = create(node, u32::try_from(number).unwrap() + 1, layout, &["--diskspace", "64M"]);
+            ve.start();
+            ve.sh("echo kept > /root/file; sync; echo lost > /root/other");
+            let copy = node.scratch().join("copy");
+            // What a power cut would leave.
+            run("cp", &["--sparse=always", image(&ve).to_str().unwrap(), copy.to_str().unwrap()]).ok();
+            ve.ok("stop", &["--fast"]);
+            becomes_free(inode(&ve));
+            run("cp", &["--sparse=always", copy.to_str().unwrap(), image(&ve).to_str().unwrap()]).ok();
+            ve.start();
+            assert_eq!(ve.sh("cat /root/file"), "kept", "{layout}");
+            ve.ok("stop", &["--fast"]);
+            becomes_free(inode(&ve));
+            spoil(&image(&ve));
+            ve.run("start", &[]).exits(152).says("e2fsck");
+            ve.is("exist unmounted down");
+            ve.ok("destroy", &[]);
+        }
+    });
+}
+
+/// Overwrites the tables of a file system, and marks it as one with errors.
+fn spoil(image: &Path) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+    file.write_all_at(&[0xFF; 8192], 4096).unwrap();
+    file.write_all_at(&[2, 0], 1024 + 0x3A).unwrap();
+}
