@@ -12,6 +12,10 @@ export PATH
 # shellcheck disable=SC2034 # used by the scripts that read this
 PROGRAMS="vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzmetrics vzbackup vzrestore"
 
+# shellcheck disable=SC2034
+# Not for people: in lib/vz.
+HELPERS="vzmon vzinit"
+
 step() { printf '==> %s\n' "$*"; }
 say() { printf '    %s\n' "$*"; }
 die() {

@@ -38,7 +38,7 @@ def build(image, checkout, programs, binaries, templates, modules):
         _copy(os.path.join(checkout, name), os.path.join(top, name))
     for name in ("bin", "tests", "templates"):
         os.makedirs(os.path.join(tree, name))
-    for name in ("vzctl", "vzlist", "vztmpl", "vzmon") + TOOLS:
+    for name in ("vzctl", "vzlist", "vztmpl", "vzmon", "vzinit") + TOOLS:
         shutil.copy2(os.path.join(programs, name), os.path.join(tree, "bin", name))
     shutil.copy2(os.path.join(programs, "vmagent"), os.path.join(tree, "agent"))
     shutil.copy2(os.path.join(programs, "vmprobe"), os.path.join(tree, "probe"))

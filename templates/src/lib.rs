@@ -8,5 +8,6 @@ pub mod cache;
 pub mod dist;
 pub mod image;
 pub mod layout;
+pub mod oci;
 mod removal;
 pub mod replica;

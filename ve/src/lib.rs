@@ -41,4 +41,4 @@ pub mod vitals;
 mod wait;
 
 pub use error::{Error, Result, describe};
-pub use node::{Node, Progress, Say, Ve};
+pub use node::{Node, Progress, Say, Ve, helper};

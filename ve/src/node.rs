@@ -51,7 +51,7 @@ impl Node {
     pub fn open(paths: Paths, say: Say) -> Result<Self> {
         let global = Config::global(&paths)?;
         let vzctl = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vzctl"));
-        let vzmon = find_vzmon(&vzctl);
+        let vzmon = helper(&vzctl, "vzmon");
         Ok(Self { paths, global, vzctl, vzmon, say, progress: Box::new(|_, _, _| {}) })
     }
 
@@ -100,11 +100,13 @@ impl Node {
     }
 }
 
-fn find_vzmon(vzctl: &Path) -> PathBuf {
-    let dir = vzctl.parent().unwrap_or(Path::new("/usr/sbin"));
-    let places = [dir.join("vzmon"), dir.join("../lib/vz/vzmon"), dir.join("../libexec/vz/vzmon")];
-    let known = [PathBuf::from("/usr/lib/vz/vzmon"), PathBuf::from("/usr/libexec/vz/vzmon")];
-    places.iter().chain(&known).find(|path| path.is_file()).unwrap_or(&known[0]).clone()
+/// A program that is not for people: beside `program`, or where `make install` puts such.
+#[must_use]
+pub fn helper(program: &Path, name: &str) -> PathBuf {
+    let dir = program.parent().unwrap_or(Path::new("/usr/sbin"));
+    let beside = [dir.join(name), dir.join("../lib/vz").join(name), dir.join("../libexec/vz").join(name)];
+    let known = ["/usr/lib/vz", "/usr/libexec/vz"].map(|dir| Path::new(dir).join(name));
+    beside.iter().chain(&known).find(|path| path.is_file()).unwrap_or(&known[0]).clone()
 }
 
 /// One VE.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use templates::dist::InitKind;
+use templates::dist::{INITS, InitKind};
 use vzconf::{Action, Ctid, Exit};
 use vzsys::channel::Channel;
 use vzsys::idmap::IdRange;
@@ -51,7 +51,6 @@ const WAIT: Duration = Duration::from_secs(3600);
 const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
 const NO_VIEWS: &str =
     "WARNING: this kernel has no FUSE: /proc shows the memory and the processors of the host";
-const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 /// Files of the kernel that are nobody's business in a VE.
 const MASKED: [&str; 11] = [
     "/proc/acpi",

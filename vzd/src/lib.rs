@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod console;
+mod first;
 mod launch;
 mod supervisor;
 mod views;
@@ -19,4 +20,9 @@ pub fn main() -> std::process::ExitCode {
         Some(word) if word == views::MEND => views::mend_main(std::env::args().nth(2)),
         _ => launch::main(),
     }
+}
+
+/// The other program, `vzinit`: the first process of a VE without an init of its own.
+pub fn init_main() -> std::process::ExitCode {
+    first::main()
 }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Call, Result, SysError};
+use crate::raw;
 
 /// A process by pid and start time (field 22 of `/proc/PID/stat`, clock ticks since boot).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,35 @@ impl ProcRef {
         // Opened first, compared after: the number cannot have changed hands in between.
         Ok(self.alive().then_some(fd))
     }
+}
+
+/// Resets every signal to its default action and lets all through again: for what is about to be executed.
+pub fn default_signals() {
+    raw::reset_signals();
+}
+
+/// Holds all signals back, for [`next_signal`]. Also the first process of a PID namespace is then sent those that it
+/// has no handler for.
+pub fn hold_signals() {
+    raw::block_signals();
+}
+
+/// Waits for one of the signals that are held back; `None` when none has come in time. Without a time it waits for
+/// good.
+#[must_use]
+pub fn next_signal(timeout: Option<Duration>) -> Option<i32> {
+    loop {
+        match raw::wait_signal(timeout) {
+            Ok(number) => return Some(number),
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Sends a signal by its number, real-time ones too. A process that is gone needs none.
+pub fn send(pid: i32, number: i32) {
+    raw::kill(pid, number);
 }
 
 struct Stat {

@@ -295,6 +295,41 @@ pub fn reset_signals() {
     }
 }
 
+/// Holds all signals back.
+pub fn block_signals() {
+    // SAFETY: sigset_t is plain data, initialised by sigfillset before use.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Takes one of all signals that are held back, or waits for one.
+///
+/// # Errors
+/// `EAGAIN` when none came in time.
+pub fn wait_signal(timeout: Option<std::time::Duration>) -> rustix::io::Result<i32> {
+    let time = timeout.map(|left| libc::timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    });
+    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: sigset_t is plain data, initialised by sigfillset before use; `time` is null or lives until the end.
+    let number = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&raw mut set);
+        libc::sigtimedwait(&raw const set, std::ptr::null_mut(), time)
+    };
+    if number > 0 { Ok(number) } else { Err(last_errno()) }
+}
+
+/// kill(2) with any number.
+pub fn kill(pid: i32, number: i32) {
+    // SAFETY: kill takes no pointers.
+    unsafe { libc::kill(pid, number) };
+}
+
 /// Takes over a descriptor that this process was started with.
 ///
 /// # Errors

@@ -80,7 +80,11 @@ impl Compression {
     }
 
     /// A reader of the unpacked bytes; what it has read of the file is counted in `read`.
-    pub(super) fn decoder(self, file: File, read: Arc<AtomicU64>) -> io::Result<Box<dyn Read + Send>> {
+    pub(super) fn decoder(
+        self,
+        file: impl Read + Send + 'static,
+        read: Arc<AtomicU64>,
+    ) -> io::Result<Box<dyn Read + Send>> {
         if self == Self::None {
             return Ok(Box::new(Counted { inner: file, read }));
         }
@@ -162,12 +166,12 @@ fn threads() -> u32 {
 }
 
 /// Counts what is read.
-struct Counted {
-    inner: File,
+struct Counted<R> {
+    inner: R,
     read: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.read.fetch_add(n as u64, Ordering::Relaxed);

@@ -15,14 +15,18 @@ mod digest;
 mod error;
 mod format;
 mod header;
+mod layer;
+mod made;
 mod names;
 mod pack;
 mod path;
 mod pax;
 mod place;
 mod reader;
+mod recompress;
 mod sparse;
 mod stream;
+mod sum;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unpack;
@@ -37,11 +41,14 @@ pub use digest::TreeDigest;
 pub(crate) use digest::{hex, sha256};
 pub use error::{ArchiveError, Fault};
 pub use format::Compression;
+pub(crate) use layer::{Layer, open_tree};
 pub use pack::Pack;
 pub(crate) use pack::{
     attributes, attributes_of, names, open_beneath, proc_path, segments, shift_capability, shifted,
 };
 pub(crate) use place::{may_be_lost, open_root};
+pub(crate) use recompress::to_gzip;
+pub(crate) use sum::{Algorithm, Sum};
 pub use unpack::{Durability, Unpack, check};
 pub use writer::{Entry, EntryKind, Writer};
 

@@ -5,6 +5,7 @@
 //! descriptor of what was just made.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
@@ -14,6 +15,7 @@ use vzsys::{Call, SysError};
 
 use super::acl::{self, Acl};
 use super::error::Fault;
+use super::made::Made;
 use super::names::Names;
 use super::path::{Place, split};
 use super::reader::{Kind, Member};
@@ -33,12 +35,44 @@ pub(super) struct Placer {
     /// Attributes to be set at the end: a default ACL would be inherited by what comes later, and every new
     /// entry changes the time.
     late: Vec<(Place, Member)>,
+    /// Of a layer: what it has made so far.
+    made: Option<Made>,
 }
 
 impl Placer {
     pub(super) fn new(root: OwnedFd) -> Self {
         let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Self { root, me, parent: None, late: Vec::new() }
+        Self { root, me, parent: None, late: Vec::new(), made: None }
+    }
+
+    /// For a layer of an image: what it brings replaces what is there, whole directories among it, and it may
+    /// hide what the layers below brought.
+    pub(super) fn over(root: OwnedFd) -> Self {
+        Self { made: Some(Made::default()), ..Self::new(root) }
+    }
+
+    /// Hides one name in `dir`, unless this layer brought it.
+    pub(super) fn hide(&mut self, dir: &[u8], name: &[u8]) -> Result<(), Fault> {
+        self.enter(dir)?;
+        match &self.made {
+            Some(made) => made.hide(self.here(), name),
+            None => Ok(()),
+        }
+    }
+
+    /// Hides all that the layers below brought into `dir`.
+    pub(super) fn hide_all(&mut self, dir: &[u8]) -> Result<(), Fault> {
+        self.enter(dir)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = fs::openat(self.here(), ".", flags, Mode::empty()).map_err(named("openat", dir))?;
+        match &self.made {
+            Some(made) => made.hide_all(open.as_fd()),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_tree(&self, name: &[u8]) -> Result<(), Fault> {
+        Ok(crate::removal::remove_at(self.here(), std::ffi::OsStr::from_bytes(name))?)
     }
 
     /// Creates one member and takes its data from the stream.
@@ -54,6 +88,9 @@ impl Placer {
             };
         };
         self.enter(dir)?;
+        if let Some(made) = &mut self.made {
+            made.note(name);
+        }
         match &member.kind {
             Kind::Directory => {
                 self.directory(name)?;
@@ -103,6 +140,10 @@ impl Placer {
                 .transpose()
         };
         if directory {
+            if self.made.is_some() {
+                // The layer's directory stands for itself, whatever one below had.
+                clear_xattrs(fd.as_fd());
+            }
             self.attributes(fd.as_fd(), path, member)?;
             if let Some(value) = binary(&member.default, names)? {
                 set_xattr(fd.as_fd(), acl::DEFAULT, &value)?;
@@ -122,6 +163,9 @@ impl Placer {
     fn enter(&mut self, dir: &[u8]) -> Result<(), Fault> {
         if self.parent.as_ref().is_none_or(|(path, _)| path != dir) {
             let fd = self.open_dir(dir, LINKS)?;
+            if let Some(made) = &mut self.made {
+                made.enter(fs::fstat(&fd).map_err(named("fstat", dir))?.st_ino);
+            }
             self.parent = Some((dir.to_vec(), fd));
         }
         Ok(())
@@ -164,6 +208,7 @@ impl Placer {
         };
         match result {
             Ok(()) => Ok(()),
+            Err(Errno::NOTEMPTY) if self.made.is_some() => self.remove_tree(name),
             Err(Errno::NOTEMPTY) => Err(Fault::corrupt("it would replace a directory that is not empty")),
             Err(errno) => Err(named("unlinkat", name)(errno)),
         }
@@ -317,7 +362,7 @@ fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn named(call: &'static str, name: &[u8]) -> impl FnOnce(Errno) -> Fault {
+pub(super) fn named(call: &'static str, name: &[u8]) -> impl FnOnce(Errno) -> Fault {
     let name = name.escape_ascii().to_string();
     move |errno| Fault::System(SysError::new(call, name, errno))
 }
@@ -365,6 +410,15 @@ fn set_xattr(fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), Fault> 
     match fs::fsetxattr(fd, key, value, XattrFlags::empty()) {
         Err(errno) if !may_be_lost(key, errno) => Err(named("fsetxattr", key)(errno)),
         _ => Ok(()),
+    }
+}
+
+/// Takes off all that can be taken off; what cannot is the file system's own.
+fn clear_xattrs(fd: BorrowedFd<'_>) {
+    let mut list = [0u8; 64 << 10];
+    let size = fs::flistxattr(fd, &mut list[..]).unwrap_or(0);
+    for name in list[..size].split(|&b| b == 0).filter(|name| !name.is_empty()) {
+        let _ = fs::fremovexattr(fd, name);
     }
 }
 

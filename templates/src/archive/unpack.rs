@@ -254,18 +254,18 @@ pub fn check(
 }
 
 /// Counts against the limits.
-struct Tally {
+pub(super) struct Tally {
     limits: Limits,
-    summary: Summary,
+    pub(super) summary: Summary,
     told: u64,
 }
 
 impl Tally {
-    fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { limits, summary: Summary::default(), told: 0 }
     }
 
-    fn count(&mut self, member: &Member) -> Result<(), Fault> {
+    pub(super) fn count(&mut self, member: &Member) -> Result<(), Fault> {
         self.summary.entries += 1;
         if self.summary.entries > self.limits.entries {
             return Err(Fault::TooLarge { what: "number of members", limit: self.limits.entries });
@@ -282,7 +282,7 @@ impl Tally {
         Ok(())
     }
 
-    fn due(&mut self) -> bool {
+    pub(super) fn due(&mut self) -> bool {
         let due = self.summary.disk >= self.told + TELL;
         if due {
             self.told = self.summary.disk;

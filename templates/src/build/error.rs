@@ -7,6 +7,7 @@ use vzsys::SysError;
 
 use crate::archive::{ArchiveError, Fault};
 use crate::cache::CacheError;
+use crate::oci::OciError;
 
 /// A template could not be made. Nothing of it is in the cache.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,9 @@ pub enum BuildError {
         /// What is wrong.
         reason: String,
     },
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] OciError),
     /// A system call failed.
     #[error(transparent)]
     System(#[from] SysError),
@@ -103,6 +107,7 @@ impl BuildError {
                 }
                 other => other.exit(),
             },
+            Self::Image(error) => error.exit(),
             Self::UnknownName { .. } | Self::BadOption { .. } => Exit::InvalidValue,
             Self::System(error) if error.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
             Self::NoProgram { .. }

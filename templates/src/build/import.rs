@@ -91,7 +91,7 @@ pub fn snapshot(
 }
 
 /// Packs a tree and publishes it.
-pub(super) fn pack(
+pub(crate) fn pack(
     maker: Maker<'_>,
     how: Pack<'_>,
     root: &Path,

@@ -24,17 +24,22 @@ pub(super) fn inspect(root: &Path, what: &Path) -> Result<Metadata, CacheError> 
     if !exists(root, "bin/sh") {
         return Err(missing("/bin/sh"));
     }
+    Ok(describe(root))
+}
+
+/// The same of a tree that may lack them.
+pub(crate) fn describe(root: &Path) -> Metadata {
     let release =
         read(root, "etc/os-release").or_else(|| read(root, "usr/lib/os-release")).unwrap_or_default();
     let arch = ["bin/sh", "usr/bin/env", "sbin/init"].iter().find_map(|path| machine(&head(root, path)?));
-    Ok(Metadata {
+    Metadata {
         distribution: assigned(&release, "ID"),
         version: assigned(&release, "VERSION_ID"),
         arch: arch.unwrap_or_default().to_owned(),
         init: init(root).to_owned(),
         packages: packages(root),
         ..Metadata::default()
-    })
+    }
 }
 
 /// The kind of init, as far as files tell.
@@ -115,7 +120,7 @@ fn stanzas(text: &str, name: &str, version: &str, must: Option<&str>) -> Vec<Str
 }
 
 /// The machine an ELF program is for.
-pub(super) fn machine(program: &[u8]) -> Option<&'static str> {
+pub(crate) fn machine(program: &[u8]) -> Option<&'static str> {
     if program.get(..4) != Some(b"\x7fELF") {
         return None;
     }
@@ -130,7 +135,7 @@ pub(super) fn machine(program: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether an ELF program asks for no interpreter.
-pub(super) fn is_static(program: &[u8]) -> bool {
+pub(crate) fn is_static(program: &[u8]) -> bool {
     let word = |at: usize, size: usize| -> Option<usize> {
         let bytes = program.get(at..at + size)?;
         Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte)))

@@ -10,11 +10,13 @@ mod recipe;
 mod sources;
 mod tiny;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use debian::debian;
 pub use error::BuildError;
+pub(crate) use import::pack;
 pub use import::{Identity, Snapshot, import, snapshot};
+pub(crate) use inspect::{describe, is_static, machine};
 pub use recipe::{Init, Options, Recipe};
 pub use tiny::{NAME as TINY, tiny};
 
@@ -48,12 +50,17 @@ pub(crate) struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn new(cache: &'a Cache, name: &'a str, replace: Replace) -> Result<Self, BuildError> {
+    pub(crate) fn new(cache: &'a Cache, name: &'a str, replace: Replace) -> Result<Self, BuildError> {
         check_name(name)?;
         if replace == Replace::No && cache.find(name).is_ok() {
             return Err(CacheError::Exists { name: name.to_owned() }.into());
         }
         Ok(Self { cache, name, work: cache.workshop()? })
+    }
+
+    /// A directory for what is needed meanwhile.
+    pub(crate) fn work(&self) -> &Path {
+        self.work.path()
     }
 
     fn tarball(&self) -> PathBuf {

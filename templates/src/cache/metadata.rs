@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::oci::ImageConfig;
+
 /// The metadata file. Every field may be missing: a tarball is a template without it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -34,6 +36,9 @@ pub struct Metadata {
     pub origin: String,
     /// `name version` of each package, sorted.
     pub packages: Vec<String>,
+    /// How it is run, of what was an OCI or Docker image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageConfig>,
     /// What newer versions wrote here.
     #[serde(flatten)]
     pub other: Map<String, Value>,

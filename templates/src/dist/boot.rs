@@ -19,7 +19,7 @@ pub fn pre_start(root: &GuestRoot, guest: &Guest) -> Result<Changes, DistError> 
     let mut work = Work::new(root);
     work.edit("/etc/fstab", Missing::Skip, |old| fstab(old, Scope::Kernel));
     match guest.init {
-        InitKind::Systemd { .. } => return work.finish(),
+        InitKind::Systemd { .. } | InitKind::Command { .. } => return work.finish(),
         InitKind::Sysvinit | InitKind::Busybox => {
             let getty = getty(root);
             work.edit("/etc/inittab", Missing::Skip, |old| inittab::edit(old, guest.init, getty));

@@ -1,9 +1,12 @@
 //! Which init a guest boots with, and how that is told to end.
 
+use vzsys::launch::{ImageCommand, OWN_COMMAND, OWN_INIT};
+
 use super::root::GuestRoot;
 
-/// The programs that may be init, in the order that they are tried.
-const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
+/// The programs that may be init, in the order that they are tried: ours is there only where it was put because the
+/// system's own is not meant.
+pub const INITS: [&str; 4] = [OWN_INIT, "/sbin/init", "/etc/init", "/bin/init"];
 
 /// Signal numbers as seen by the kernel: the first real-time signal that glibc leaves free is 34.
 const SIGRTMIN: i32 = 34;
@@ -25,6 +28,11 @@ pub enum InitKind {
     Busybox,
     /// Ubuntu's upstart (up to 14.10, CentOS 6).
     Upstart,
+    /// Ours, which runs the command of an image.
+    Command {
+        /// The signal that it, or the command in its place, ends by.
+        stop: i32,
+    },
     /// Something else.
     Unknown,
 }
@@ -46,6 +54,7 @@ impl InitKind {
             // halt.target; older than any systemd that runs in a container.
             Self::Systemd { .. } => Stop::Signal(SIGRTMIN + 3),
             Self::Busybox => Stop::Signal(SIGUSR2),
+            Self::Command { stop } => Stop::Signal(stop),
             Self::Openrc => Stop::Run(&["/sbin/openrc-shutdown", "--poweroff", "now"]),
             // SIGPWR does what the guest's inittab says about power failures, which is often nothing.
             Self::Sysvinit | Self::Upstart | Self::Unknown => Stop::Run(&["/sbin/halt"]),
@@ -62,6 +71,9 @@ impl InitKind {
 /// Looks at the guest's files.
 pub(super) fn detect(root: &GuestRoot) -> InitKind {
     let path = INITS.iter().find(|path| root.exists(path));
+    if path == Some(&OWN_INIT) {
+        return InitKind::Command { stop: stop_of_command(root) };
+    }
     let target = path.and_then(|path| root.final_path(path)).unwrap_or_default();
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match name.as_str() {
@@ -84,6 +96,12 @@ pub(super) fn detect(root: &GuestRoot) -> InitKind {
     } else {
         InitKind::Unknown
     }
+}
+
+fn stop_of_command(root: &GuestRoot) -> i32 {
+    let command: ImageCommand = serde_json::from_str(&root.text(OWN_COMMAND)).unwrap_or_default();
+    // Our own init passes on what the command wants.
+    if command.as_init { command.stop_number() } else { ImageCommand::default().stop_number() }
 }
 
 /// Directories with `libsystemd-shared-VERSION.so`.
@@ -109,7 +127,9 @@ fn version_of(rest: &str) -> Option<u32> {
 
 /// Whether the guest's init is a 32-bit program. One without an init counts as 64-bit.
 pub(super) fn is_32bit(root: &GuestRoot) -> bool {
-    let head = INITS.iter().find_map(|path| root.head::<5>(path));
+    // Ours tells nothing of the system.
+    let programs = INITS[1..].iter().chain(&["/bin/sh", "/usr/bin/env"]);
+    let head = programs.into_iter().find_map(|path| root.head::<5>(path));
     // EI_CLASS is the byte after the magic number.
     head.is_some_and(|head| head.as_slice() == b"\x7fELF\x01")
 }

@@ -253,6 +253,16 @@ impl GuestRoot {
         self.resolve(path, directory).map_err(|errno| call("openat2", path, errno))
     }
 
+    /// Makes the directory `path` with what is missing above it, its mode set whatever the umask is.
+    ///
+    /// # Errors
+    /// The errno of mkdir(2), openat2(2) or chmod(2).
+    pub(crate) fn make_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        let made = self.make_dirs(path, 0o755)?;
+        rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), Mode::from_raw_mode(mode))
+            .map_err(|errno| call("chmod", path, errno))
+    }
+
     /// Gives what was just made at `path` to a user of the guest, and sets its mode (not of a link).
     ///
     /// The guest's numbers begin where the new file's owner is: at 0, or at the base of the range that

@@ -233,6 +233,7 @@ const VZTMPL: &[(&str, &str)] = &[
     ("build", "make a template"),
     ("import", "make a template of a directory or archive"),
     ("create", "make a template of a container"),
+    ("export", "write a template as an OCI image"),
     ("verify", "check a template's archive"),
     ("rm", "remove a template"),
 ];
@@ -240,7 +241,8 @@ const VZTMPL: &[(&str, &str)] = &[
 fn vztmpl(sources: &Sources, before: &[&str]) -> Proposal {
     match before {
         [] => Proposal::Words(VZTMPL.iter().map(|(verb, about)| Candidate::new(*verb, *about)).collect()),
-        ["info" | "rm" | "verify", ..] => value(sources, Values::Template),
+        ["export", _] => Proposal::Paths,
+        ["info" | "rm" | "verify" | "export", ..] => value(sources, Values::Template),
         ["create"] => Proposal::Words(containers(sources, Containers::Any)),
         ["import"] => Proposal::Paths,
         _ => Proposal::Words(Vec::new()),

@@ -1,5 +1,6 @@
 //! vztmpl: templates are listed, built, imported and removed.
 
+mod image;
 mod progress;
 mod show;
 mod source;
@@ -116,6 +117,7 @@ impl<'a> Front<'a> {
             "info" => self.info(options),
             "build" => self.build(options),
             "import" => self.import(options),
+            "export" => self.export(options),
             "create" => self.create(options),
             "rm" => self.rm(options),
             _ => self.verify(options),
@@ -182,11 +184,12 @@ impl<'a> Front<'a> {
     }
 
     fn import(&self, options: &ArgMatches) -> Result<(), Failure> {
+        if let Some(source) = image::source(text(options, "source"))? {
+            return self.import_image(&source, options);
+        }
         let source = Path::new(text(options, "source"));
-        let name = match options.get_one::<String>("name") {
-            Some(name) => name.clone(),
-            None => default_name(source),
-        };
+        image::refuse_options(options)?;
+        let name = given_name(options).unwrap_or_else(|| default_name(source));
         let bar = Bar::new(&format!("Importing {name}"), self.quiet);
         let template =
             build::import(&self.cache, source, &name, replace(options), &mut |event| bar.show(event))?;
@@ -267,6 +270,11 @@ fn names(options: &ArgMatches) -> Vec<String> {
 
 fn replace(options: &ArgMatches) -> Replace {
     if options.get_flag("force") { Replace::Yes } else { Replace::No }
+}
+
+/// `NAME`, or `--name NAME`.
+fn given_name(options: &ArgMatches) -> Option<String> {
+    options.get_one::<String>("name").or_else(|| options.get_one::<String>("called")).cloned()
 }
 
 /// The file's name without what tells its format.

@@ -109,6 +109,11 @@ pub(super) fn info(cache: &Cache, template: &Template, packages: bool) -> String
         ("Packages", count.to_string()),
         ("Containers", dash(&users.join(" "))),
     ];
+    if let Some(image) = template.metadata.as_ref().and_then(|metadata| metadata.image.as_ref()) {
+        lines.push(("Command", dash(&image.command().join(" "))));
+        lines.push(("User", if image.user.is_empty() { "root".to_owned() } else { dash(&image.user) }));
+        lines.push(("Ports", dash(&image.exposed_ports.join(" "))));
+    }
     if template.metadata.is_none() {
         lines.push(("Note", "no metadata, or the tarball has changed since".to_owned()));
     }

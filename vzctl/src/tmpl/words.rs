@@ -9,6 +9,8 @@ Examples:
   vztmpl build tiny                             from the host's busybox; needs no network
   vztmpl build web --suite trixie --include nginx,php-fpm
   vztmpl import centos-7-x86_64.tar.xz          a tarball made elsewhere
+  vztmpl import docker://nginx:1.27             an image from a registry
+  vztmpl export my-web oci:/srv/images/web:v1   an image for others
   vztmpl create 101 my-web                      from a container
   vzctl create 102 --ostemplate my-web
 
@@ -80,14 +82,37 @@ fn info() -> Command {
 
 fn import() -> Command {
     Command::new("import")
-        .about("Make a template of a root directory or of a tarball made elsewhere")
-        .arg(Arg::new("source").value_name("DIR|TAR").required(true).help("What to import"))
-        .arg(Arg::new("name").value_name("NAME").help("Its name [default: the file's, without .tar...]"))
+        .about("Make a template of a root directory, of a tarball made elsewhere, or of an OCI or Docker image")
+        .arg(Arg::new("source").value_name("DIR|TAR|IMAGE").required(true).help(
+            "What to import; images are oci:DIR[:TAG], docker-archive:FILE[:REF], docker://REGISTRY/NAME[:TAG|@DIGEST]",
+        ))
+        .arg(Arg::new("name").value_name("NAME").help("Its name [default: the file's or image's]"))
+        .arg(option("name", "NAME", "The same").id("called").conflicts_with("name"))
+        .arg(option("arch", "ARCH", "Of an image for several, which: amd64, arm64, ... [default: this host's]"))
+        .arg(option(
+            "init",
+            "WHICH",
+            "Of an image: auto, image (its own init), command (ours, which runs its command) [default: auto]",
+        ))
+        .arg(option("max-size", "SIZE", "Refuse an image that unpacks to more [default: 64G]"))
+        .arg(option("authfile", "FILE", "Passwords for registries, as in Docker's config.json"))
+        .arg(flag("plain-http", "Speak to the registry without encryption"))
         .arg(force())
         .after_help(
             "Examples:\n  vztmpl import alpine-minirootfs-3.20.tar.gz alpine-3.20-x86_64\n  \
-                     vztmpl import /srv/chroot/build build-env",
+             vztmpl import /srv/chroot/build build-env\n  \
+             vztmpl import docker://nginx:1.27 web\n  \
+             vztmpl import oci:/srv/images/app:v2\n  \
+             vztmpl import docker-archive:saved.tar",
         )
+}
+
+fn export() -> Command {
+    Command::new("export")
+        .about("Write a template as an OCI image into a layout, which is made if it is not there")
+        .arg(name("Template"))
+        .arg(Arg::new("target").value_name("oci:DIR[:TAG]").required(true).help("Where to [tag: latest]"))
+        .after_help("Examples:\n  vztmpl export my-web oci:/srv/images/web:v1\n  skopeo copy oci:/srv/images/web:v1 docker://registry.example/web:v1")
 }
 
 fn create() -> Command {
@@ -127,7 +152,7 @@ pub(super) fn command() -> Command {
         .arg(flag("quiet", "Say nothing but errors").short('q').global(true))
         .arg(flag("json", "Print JSON").global(true))
         .after_help(AFTER)
-        .subcommands([list_verb(), info(), build(), import(), create(), rm(), verify()])
+        .subcommands([list_verb(), info(), build(), import(), export(), create(), rm(), verify()])
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 //! The child waits, the parent furnishes, one message releases init. A closed channel means "do not
 //! start": whoever dies, init never runs half-configured.
 
+mod command;
 mod console;
 mod devices;
 mod furnish;
@@ -43,6 +44,7 @@ use crate::raw::{self, Cloned};
 use crate::seccomp::Nesting;
 use crate::trap::Trapped;
 
+pub use command::{ImageCommand, OWN_COMMAND, OWN_INIT};
 pub(crate) use console::open_pty;
 pub use devices::{Device, DeviceKind};
 pub use views::put_again;
