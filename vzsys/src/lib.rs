@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod channel;
 pub mod elsewhere;
 pub mod error;
+pub mod fanotify;
 pub mod fault;
 pub mod fuse;
 pub mod idmap;
