@@ -197,6 +197,12 @@ impl Image {
             .map_err(|reason| ImageError::NotAnImage { path: self.path.clone(), reason })
     }
 
+    /// What it was opened as.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes that it takes of the file system below.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! overlay   PRIVATE/layout.json   which template base lies below
-//!           PRIVATE/upper/        what the VE changed
+//!           PRIVATE/upper/        what the VE changed since its last snapshot
+//!           PRIVATE/../.layers/   what it had changed before, shared with snapshots and clones
 //!           PRIVATE/work/         overlayfs' own
 //!    or     PRIVATE/upper.img     an image with both, where the file system keeps no limit
 //! ploop     PRIVATE/root.hdd/     DiskDescriptor.xml, and an image with the whole tree
@@ -16,10 +17,11 @@
 mod choose;
 mod error;
 mod mapping;
-mod overlay;
+pub(crate) mod overlay;
 mod ploop;
 mod remove;
 mod simfs;
+pub(crate) mod stack;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -37,6 +39,7 @@ pub use error::LayoutError;
 use mapping::Mapping;
 pub use overlay::Record;
 pub use remove::{discard, sweep};
+pub use stack::Stack;
 
 /// How a private area is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

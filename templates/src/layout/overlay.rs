@@ -15,6 +15,7 @@ use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError, fault};
 
+use super::stack::{self, Stack, Store};
 use super::{Kind, LayoutError, Mapping, New, Place};
 use crate::archive::Progress;
 use crate::image::{self, Image};
@@ -26,6 +27,8 @@ const LAYERS: [&str; 2] = ["upper", "work"];
 const RECORD_MAX: u64 = 64 * 1024;
 /// Any range will do to try whether ids can be mapped.
 const PROBE_IDS: u32 = 0x1000_0000;
+/// How many layers, the template among them, every kernel takes; more from 6.7 on.
+const FEW: usize = 12;
 
 /// `layout.json` of an overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct Record {
     /// What the VE writes lies in an image, `upper.img`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub image: bool,
+    /// What snapshots have put between the template and `upper/`.
+    #[serde(flatten)]
+    pub stack: Stack,
 }
 
 impl Record {
@@ -52,19 +58,34 @@ impl Record {
         let bytes = read_plain(&path).map_err(|error| damaged(error.to_string()))?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let plain = !record.base.is_empty() && !record.base.contains('/') && !record.base.starts_with('.');
-        if record.version != 1 || !plain {
+        // Whoever knows version 1 only must not mount less than there is.
+        let wanted = if record.stack.is_plain() { 1..=2 } else { 2..=2 };
+        if !wanted.contains(&record.version) || !plain || !record.stack.is_sound() {
             return Err(damaged(format!("version {}, base '{}'", record.version, record.base)));
         }
         Ok(record)
     }
 
+    /// Replaces the record of a private area: whole or not at all, and on the disk.
+    ///
+    /// # Errors
+    /// [`LayoutError::Call`], exit 48.
+    pub(crate) fn replace(&self, private: &Path) -> Result<(), LayoutError> {
+        let mut record = self.clone();
+        record.version = if record.stack.is_plain() { 1 } else { 2 };
+        record.save(private).map_err(failed(private))
+    }
+
     fn save(&self, area: &Path) -> Result<(), SysError> {
         let json = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let path = area.join(RECORD);
-        let file = fs::File::create(&path).call("open", || path.display().to_string())?;
-        std::io::Write::write_all(&mut &file, &json).call("write", || path.display().to_string())?;
-        // The area appears by a rename: what it holds must be on disk before that.
-        file.sync_all().call("fsync", || path.display().to_string())
+        let (path, temp) = (area.join(RECORD), area.join(format!("{RECORD}.tmp")));
+        let file = fs::File::create(&temp).call("open", || temp.display().to_string())?;
+        std::io::Write::write_all(&mut &file, &json).call("write", || temp.display().to_string())?;
+        // What it speaks of must be there when it is; a new area appears by a rename, with all that is in it.
+        file.sync_all().call("fsync", || temp.display().to_string())?;
+        fs::rename(&temp, &path).call("rename", || path.display().to_string())?;
+        let dir = fs::File::open(area).call("open", || area.display().to_string())?;
+        dir.sync_all().call("fsync", || area.display().to_string())
     }
 }
 
@@ -85,7 +106,9 @@ pub(super) fn is_there(private: &Path) -> bool {
     let plain = |name: &str| fs::symlink_metadata(private.join(name)).map(|meta| meta.file_type());
     let file = |name: &str| plain(name).is_ok_and(|kind| kind.is_file());
     let dir = |name: &&str| plain(name).is_ok_and(|kind| kind.is_dir());
-    file(RECORD) && (file(IMAGE) || LAYERS.iter().all(dir))
+    // A snapshot that was killed may have taken the upper directory away; the next mount makes a new one.
+    let half = || Record::load(private).is_ok_and(|record| record.stack.shelve.is_some());
+    file(RECORD) && (file(IMAGE) || LAYERS.iter().all(dir) || half())
 }
 
 /// The layout `overlay`.
@@ -103,6 +126,7 @@ impl Kind for Overlay {
             layout: "overlay".to_owned(),
             base: base.id.clone(),
             image: new.image.is_some(),
+            stack: Stack::default(),
         };
         match new.image {
             Some(size) => image::make(&new.area.join(IMAGE), size, new.blanks)?,
@@ -125,7 +149,7 @@ impl Kind for Overlay {
         let top = PathBuf::from(own.proc_path());
         make_layers(&top, &at.bases.join(&record.base)).map_err(failed(at.private))?;
         let lower = Mapping::of(None, at.private)?.layer(&at.bases.join(&record.base))?;
-        combine(&lower, &own, None, Sync::Kept).map_err(LayoutError::mount(at.private))
+        combine(&[lower], Some(&own), None, Sync::Kept).map_err(LayoutError::mount(at.private))
     }
 
     fn finish_new(&self, private: &Path) -> Result<(), LayoutError> {
@@ -191,7 +215,7 @@ fn mount(at: Place<'_>, ids: Option<IdRange>, sync: Sync) -> Result<Detached, La
     let Place { private, bases } = at;
     // The mount before may still be ending: overlays must not share their layers.
     let _ended = in_use(private, FlockOperation::LockShared);
-    let record = Record::load(private)?;
+    let record = stack::settle(private)?;
     if !is_there(private) {
         let reason = "upper and work are no directories".to_owned();
         return Err(LayoutError::Damaged { path: private.to_owned(), reason });
@@ -208,23 +232,79 @@ fn mount(at: Place<'_>, ids: Option<IdRange>, sync: Sync) -> Result<Detached, La
         true => mapping.map(open_image(private)?.mount()?, private)?,
         false => mapping.layer(private)?,
     };
-    combine(&mapping.layer(&base)?, &own, ids, sync).map_err(LayoutError::mount(private))
+    let lower = lowers(private, &record.stack.layers, &base, &mapping)?;
+    combine(&lower, Some(&own), ids, sync).map_err(LayoutError::mount(private))
+}
+
+/// The layers of an area from the top down, the template last.
+fn lowers(
+    private: &Path,
+    layers: &[String],
+    base: &Path,
+    mapping: &Mapping,
+) -> Result<Vec<Detached>, LayoutError> {
+    let store = Store::of(private);
+    let mut all = Vec::new();
+    for layer in layers {
+        let path = store.layer(layer);
+        if !path.is_dir() {
+            let reason = format!("its layer {} is missing", path.display());
+            return Err(LayoutError::Damaged { path: private.to_owned(), reason });
+        }
+        all.push(mapping.layer(&path)?);
+    }
+    all.push(mapping.layer(base)?);
+    Ok(all)
+}
+
+/// What an area was when these were its layers, to be read only.
+///
+/// # Errors
+/// [`LayoutError`].
+pub(crate) fn mount_layers(
+    private: &Path,
+    bases: &Path,
+    layers: &[String],
+    ids: Option<IdRange>,
+) -> Result<Detached, LayoutError> {
+    let record = Record::load(private)?;
+    let mapping = Mapping::of(ids, private)?;
+    let lower = lowers(private, layers, &bases.join(&record.base), &mapping)?;
+    match <[Detached; 1]>::try_from(lower) {
+        Ok([only]) => {
+            only.set_attrs(vzsys::mount::Attr::MOUNT_ATTR_RDONLY).map_err(LayoutError::mount(private))?;
+            Ok(only)
+        }
+        // An overlay needs two directories; without an upper one it is read-only.
+        Err(lower) => combine(&lower, None, ids, Sync::Kept).map_err(LayoutError::mount(private)),
+    }
 }
 
 /// The layers are named through descriptors: nobody sees where their mapped copies are attached. Mounted
 /// with the VE root's file-system ids, because overlayfs makes its work directories as whoever mounts it, and
 /// the host's root has no id in a mapped layer.
-fn combine(lower: &Detached, own: &Detached, ids: Option<IdRange>, sync: Sync) -> Result<Detached, SysError> {
-    let path = own.proc_path();
-    let mut options = vec![
-        Opt::value("lowerdir", lower.proc_path()),
-        Opt::value("upperdir", format!("{path}/upper")),
-        Opt::value("workdir", format!("{path}/work")),
-    ];
+fn combine(
+    lower: &[Detached],
+    own: Option<&Detached>,
+    ids: Option<IdRange>,
+    sync: Sync,
+) -> Result<Detached, SysError> {
+    let mut options: Vec<Opt> =
+        lower.iter().map(|layer| Opt::value("lowerdir+", layer.proc_path())).collect();
+    if lower.len() <= FEW {
+        // Every kernel knows this form; its text has 256 bytes at most.
+        let paths: Vec<String> = lower.iter().map(Detached::proc_path).collect();
+        options = vec![Opt::value("lowerdir", paths.join(":"))];
+    }
+    if let Some(path) = own.map(Detached::proc_path) {
+        options.push(Opt::value("upperdir", format!("{path}/upper")));
+        options.push(Opt::value("workdir", format!("{path}/work")));
+    }
     if sync == Sync::Left {
         options.push(Opt::flag("volatile"));
     }
-    with_layers(&[lower, own], || {
+    let layers: Vec<&Detached> = lower.iter().chain(own).collect();
+    with_layers(&layers, || {
         idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
     })
 }
@@ -260,7 +340,52 @@ fn supported(parent: &Path) -> Result<(), SysError> {
         let layer = Detached::copy_of(path, false)?;
         layer.idmap(userns.as_fd()).map(|()| layer)
     };
-    combine(&mapped(&dir.path().join("lower"))?, &mapped(dir.path())?, Some(ids), Sync::Left).map(drop)
+    let (lower, own) = (mapped(&dir.path().join("lower"))?, mapped(dir.path())?);
+    combine(&[lower], Some(&own), Some(ids), Sync::Left).map(drop)
+}
+
+/// What an area with this image was, to be read only.
+///
+/// # Errors
+/// [`LayoutError`].
+pub(crate) fn mount_upper(private: &Path, bases: &Path, image: &Detached) -> Result<Detached, LayoutError> {
+    let record = Record::load(private)?;
+    let upper = Detached::copy_at(image.as_fd(), Path::new("upper"), false).map_err(LayoutError::mount(private))?;
+    let base = Mapping::of(None, private)?.layer(&bases.join(&record.base))?;
+    combine(&[upper, base], None, None, Sync::Kept).map_err(LayoutError::mount(private))
+}
+
+/// Whether the kernel tells of writes through an overlay where its upper directory lies, in a place such as `private`:
+/// tried out, because kernels before did not.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn tells_changes(private: &Path) -> Result<(), String> {
+    let told = || -> Result<bool, SysError> {
+        let dir = tempfile::Builder::new().prefix(".overlay-probe").tempdir_in(private);
+        let dir = dir.call("mkdir", || private.display().to_string())?;
+        for name in ["upper", "work", "lower"] {
+            fs::create_dir(dir.path().join(name)).call("mkdir", || name)?;
+        }
+        let file = dir.path().join("upper/file");
+        fs::write(&file, "x").call("write", || file.display().to_string())?;
+        let layer = |path: &Path| Detached::copy_of(path, false);
+        let (lower, own) = (layer(&dir.path().join("lower"))?, layer(dir.path())?);
+        let overlay = combine(&[lower], Some(&own), None, Sync::Left)?;
+        let mut watch = crate::changes::Watch::start(&dir.path().join("upper"))?;
+        let through = format!("{}/file", overlay.proc_path());
+        fs::write(&through, "more").call("write", || &through)?;
+        let wanted = Path::new("file");
+        Ok(match watch.drain()? {
+            crate::changes::Drained::Changes(all) => all.iter().any(|change| change.path == wanted),
+            crate::changes::Drained::Lost => false,
+        })
+    };
+    match told() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("this kernel does not tell of writes through an overlay".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -302,8 +427,8 @@ mod tests {
     fn create_in(area: &Path) {
         fs::create_dir(area).unwrap();
         make_layers(area, Path::new("/")).unwrap();
-        let record =
-            Record { version: 1, layout: "overlay".to_owned(), base: "base".to_owned(), image: false };
+        let (layout, base) = ("overlay".to_owned(), "base".to_owned());
+        let record = Record { version: 1, layout, base, image: false, stack: Stack::default() };
         record.save(area).unwrap();
     }
 }

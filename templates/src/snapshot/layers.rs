@@ -1,0 +1,128 @@
+//! Snapshots of overlays: lists of layers.
+
+use vzsys::mount::Detached;
+
+use super::error::{Failed, Result};
+use super::{Area, Id, Keeper, Places, SnapshotError, Tree};
+use crate::layout::overlay::{self, Record};
+use crate::layout::stack::{self, Store};
+
+/// The layout `overlay`.
+#[derive(Debug)]
+pub(super) struct Layers<'a>(pub(super) Area<'a>);
+
+impl Layers<'_> {
+    fn store(&self) -> Store {
+        Store::of(self.0.private)
+    }
+
+    /// Says that a layer will be needed, before anything else says so.
+    fn announce(&self, id: Id) -> Result<String> {
+        let layer = id.bare();
+        self.store().add_refs([&layer], self.0.ctid).failed("note a layer")?;
+        Ok(layer)
+    }
+
+    fn save(&self, record: &Record) -> Result<()> {
+        Ok(record.replace(self.0.private)?)
+    }
+
+    /// Layers that nobody needs go.
+    fn clean(&self, record: &Record) -> Result<()> {
+        let trashes = self.store().keep_only(&record.stack.needed(), self.0.ctid, self.0.trash)?;
+        Area::sweep(trashes);
+        Ok(())
+    }
+
+    fn layers_of(&self, record: &Record, id: Id) -> Result<Vec<String>> {
+        let missing = || SnapshotError::NoData { id, path: self.0.private.to_owned() };
+        record.stack.snapshots.get(&id.bare()).cloned().ok_or_else(missing)
+    }
+}
+
+impl Keeper for Layers<'_> {
+    fn mend(&self, listed: &Tree) -> Result<Option<Id>> {
+        // (Of a mounted area nothing is left to do.)
+        let mut record = stack::settle(self.0.private)?;
+        let before = record.clone();
+        let is_listed = |id: &String| id.parse().is_ok_and(|id| listed.get(id).is_some());
+        record.stack.snapshots.retain(|id, _| is_listed(id));
+        if !record.stack.current.as_ref().is_some_and(is_listed) {
+            record.stack.current = listed.current().map(Id::bare);
+        }
+        if record != before {
+            self.save(&record)?;
+        }
+        self.clean(&record)?;
+        Ok(record.stack.current.and_then(|id| id.parse().ok()))
+    }
+
+    fn take(&self, id: Id) -> Result<()> {
+        let mut record = stack::settle(self.0.private)?;
+        let layer = self.announce(id)?;
+        record.stack.layers.insert(0, layer.clone());
+        record.stack.snapshots.insert(layer.clone(), record.stack.layers.clone());
+        record.stack.current = Some(layer.clone());
+        record.stack.shelve = Some(layer);
+        self.save(&record)?;
+        vzsys::fault::point("snapshot.recorded");
+        stack::settle(self.0.private)?;
+        Ok(())
+    }
+
+    fn copy_places(&self, id: Id) -> Result<Places> {
+        let layer = self.announce(id)?;
+        let (from, to) = (self.0.private.join("upper"), self.store().layer(&layer));
+        Ok(Places { from, to, whole: false, held: Vec::new() })
+    }
+
+    fn adopt(&self, id: Id) -> Result<()> {
+        let mut record = Record::load(self.0.private)?;
+        let layers = std::iter::once(id.bare()).chain(record.stack.layers.iter().cloned()).collect();
+        record.stack.snapshots.insert(id.bare(), layers);
+        record.stack.current = Some(id.bare());
+        self.save(&record)
+    }
+
+    fn switch(&self, id: Id) -> Result<()> {
+        let mut record = stack::settle(self.0.private)?;
+        record.stack.layers = self.layers_of(&record, id)?;
+        record.stack.current = Some(id.bare());
+        // What the VE has written since becomes a layer that nobody needs.
+        let dropped = self.announce(Id::random().failed("make an id")?)?;
+        record.stack.shelve = Some(dropped);
+        // COMMIT: the VE stands on the snapshot.
+        self.save(&record)?;
+        vzsys::fault::point("snapshot-switch.recorded");
+        let record = stack::settle(self.0.private)?;
+        self.clean(&record)
+    }
+
+    fn remove(&self, id: Id, current: Option<Id>) -> Result<()> {
+        let mut record = Record::load(self.0.private)?;
+        record.stack.snapshots.remove(&id.bare());
+        record.stack.current = current.map(Id::bare);
+        self.save(&record)?;
+        self.clean(&record)
+    }
+
+    fn mount(&self, id: Id) -> Result<Detached> {
+        let record = Record::load(self.0.private)?;
+        let layers = self.layers_of(&record, id)?;
+        Ok(overlay::mount_layers(self.0.private, self.0.bases, &layers, None)?)
+    }
+
+    fn tells(&self) -> std::result::Result<(), String> {
+        overlay::tells_changes(self.0.private)
+    }
+
+    fn sync(&self) -> Result<()> {
+        sync_file_system(self.0.private)
+    }
+}
+
+/// Waits until the disk has what was written to it.
+pub(super) fn sync_file_system(path: &std::path::Path) -> Result<()> {
+    let dir = std::fs::File::open(path).failed_at("open", path)?;
+    rustix::fs::syncfs(&dir).map_err(std::io::Error::from).failed_at("sync the file system of", path)
+}
