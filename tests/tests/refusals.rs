@@ -30,7 +30,7 @@ fn the_command_line() {
     on_node(|node| {
         ends(node.vzctl(&["--version"]), 0, "vzctl version ");
         ends(node.vzctl(&["suspend", "101"]), 5, "vzctl suspend is not available in this version");
-        ends(node.vzctl(&["help", "snapshot"]), 5, "vzctl snapshot is not available in this version")
+        ends(node.vzctl(&["help", "resume"]), 5, "vzctl resume is not available in this version")
             .says("NOT AVAILABLE YET");
         ends(node.vzctl(&[]), 20, "Usage: vzctl");
         ends(node.vzctl(&["sart", "1"]), 20, "Bad command: sart\nDid you mean: vzctl start?\n");

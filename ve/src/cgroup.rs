@@ -125,7 +125,8 @@ fn told(lost: &Unenforced) -> String {
     format!("{} is stored and not enforced here: {}", lost.param, lost.why)
 }
 
-fn open(ve: &Ve<'_>) -> Result<Option<VeCgroup>> {
+/// The cgroups of a VE; none of one that was not started.
+pub(crate) fn open(ve: &Ve<'_>) -> Result<Option<VeCgroup>> {
     Ok(VeCgroup::open(&Hierarchies::detect()?, ve.ctid)?)
 }
 

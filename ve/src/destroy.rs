@@ -12,6 +12,7 @@ use crate::dismantle;
 use crate::error::{Doing, Error, Result};
 use crate::ids;
 use crate::node::Ve;
+use crate::snapshot;
 
 /// Destroys a stopped VE: its private area goes at once out of the way and is deleted in the
 /// background; its config and scripts stay as `*.destroyed`.
@@ -28,6 +29,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     }
     // A backup reads what would go.
     let _nobody_reads = crate::backup::alone(ve)?;
+    snapshot::umount_all(ve)?;
     let private = ve.private()?;
     ve.say(0, &format!("Destroying container private area: {}", private.display()));
     if let Some(trash) = remove_private(ve, &private)? {
@@ -42,6 +44,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     if let Some(dump) = ve.config.dump_file() {
         remove_dump(&dump)?;
     }
+    let _ = fs::remove_file(snapshot::conf_before_switch(ve));
     let _ = ve.root().map(fs::remove_dir);
     let _ = fs::remove_file(ve.node.paths.state_dir().join("veip").join(ve.ctid.to_string()));
     crate::creating::remove(ve)?;
@@ -55,7 +58,10 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
 fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<PathBuf>> {
     let meta = match fs::symlink_metadata(private) {
         Ok(meta) => meta,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            forget_snapshots(ve, private)?;
+            return Ok(None);
+        }
         Err(error) => {
             return Err(error).doing(Exit::FsDelPrvt, || format!("cannot read {}", private.display()));
         }
@@ -77,10 +83,20 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<PathBuf>> {
     let shares = ve.layout(private).is_ok_and(Layout::shares_template);
     let base = shares.then(|| layout::base_of(private).ok().flatten()).flatten();
     let trash = layout::discard(private, &ve.node.paths.vz().join("vztmp"))?;
+    forget_snapshots(ve, private)?;
     if let Some(record) = base {
         Cache::open(&ve.config.template_dir()).drop_ref(&record.base, ve.ctid)?;
     }
     Ok(Some(trash))
+}
+
+/// What its snapshots have beside the private area, which is gone.
+fn forget_snapshots(ve: &Ve<'_>, private: &Path) -> Result<()> {
+    for layout in Layout::ALL {
+        let place = snapshot::Place::new(ve, private, layout);
+        place.area(ve).forget().map_err(snapshot::failed(Exit::FsDelPrvt))?;
+    }
+    Ok(())
 }
 
 /// The config and action scripts of a VE, and what a destroy renames them to.

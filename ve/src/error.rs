@@ -30,6 +30,14 @@ pub enum Error {
     /// The private area or its mount.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Snapshots.
+    #[error("{source}")]
+    Snapshot {
+        /// What went wrong.
+        source: templates::snapshot::SnapshotError,
+        /// The exit code of the verb.
+        exit: Exit,
+    },
     /// The network.
     #[error(transparent)]
     Net(#[from] netns::Error),
@@ -94,7 +102,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Refused { exit, .. } => *exit,
+            Self::Refused { exit, .. } | Self::Snapshot { exit, .. } => *exit,
             Self::Conf(error) => error.exit(),
             Self::Layout(error) => error.exit(),
             Self::Net(error) => error.exit(),

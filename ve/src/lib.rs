@@ -32,6 +32,7 @@ pub mod runscript;
 mod scripts;
 mod session;
 pub mod set;
+pub mod snapshot;
 pub mod start;
 pub mod state;
 pub mod stop;

@@ -41,15 +41,18 @@ pub fn tree(ve: &Ve<'_>) -> Result<Tree> {
         return Ok(tree);
     }
     dismantle::mend(ve)?;
-    let mount = if ve.mounted() {
+    Ok(Tree { mount: of_stopped(ve)?, shift: 0, _lock: Some(lock) })
+}
+
+/// The root of a stopped VE, mounted or not. The caller has the lock.
+pub(crate) fn of_stopped(ve: &Ve<'_>) -> Result<Detached> {
+    if ve.mounted() {
         let root = ve.root()?;
-        Detached::copy_of(&root, false)
-            .doing(Exit::FsCantMount, || format!("cannot open {}", root.display()))?
-    } else {
-        let private = ve.existing_private()?;
-        layout::mount_hidden(ve.layout(&private)?, &private, &ve.node.bases())?
-    };
-    Ok(Tree { mount, shift: 0, _lock: Some(lock) })
+        return Detached::copy_of(&root, false)
+            .doing(Exit::FsCantMount, || format!("cannot open {}", root.display()));
+    }
+    let private = ve.existing_private()?;
+    Ok(layout::mount_hidden(ve.layout(&private)?, &private, &ve.node.bases())?)
 }
 
 /// Its root is mounted with the ids that its state tells; what its files say is the VE's own word.

@@ -56,6 +56,7 @@ pub(super) fn command(word: &Word) -> Command {
 fn arg(opt: &Opt) -> Arg {
     let (value, help) = shown(opt);
     let arg = Arg::new(opt.long).long(opt.long).help(help).help_heading(opt.group).hide(opt.hidden());
+    let arg = opt.short.into_iter().fold(arg, Arg::short);
     let arg = other_spellings(opt).into_iter().fold(arg, |arg, alias| arg.alias(alias));
     match value {
         None => arg.action(ArgAction::SetTrue),
@@ -116,6 +117,12 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
+    /// The value that was given last, as given.
+    pub(super) fn value(&self, long: &str) -> Option<&str> {
+        let last = self.found.iter().rev().find(|found| found.opt.long == long);
+        last.and_then(|found| found.value.as_ref()).map(|value| value.given.as_str())
+    }
+
     /// Whether the flag was given.
     pub(super) fn flag(&self, long: &str) -> bool {
         self.found.iter().any(|found| found.opt.long == long)
@@ -181,7 +188,14 @@ fn checked(opt: &Opt, value: OsString) -> Result<Value, UsageError> {
 /// The exit code of an unknown or incomplete option.
 fn option_exit(word: &Word) -> Exit {
     match word.kind {
-        Kind::Set | Kind::Create => Exit::InvalidValue,
+        Kind::Set
+        | Kind::Create
+        | Kind::Snapshot
+        | Kind::SnapshotSwitch
+        | Kind::SnapshotDelete
+        | Kind::SnapshotMount
+        | Kind::SnapshotUmount
+        | Kind::SnapshotList => Exit::InvalidValue,
         _ => Exit::InvalidSyntax,
     }
 }

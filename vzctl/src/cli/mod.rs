@@ -14,12 +14,14 @@ mod grammar;
 mod help;
 mod option;
 mod request;
+mod snapshots;
 mod verb;
 mod word;
 
 pub use self::error::UsageError;
 pub use self::help::{HelpText, usage, verb_help, verb_words, version_line};
 pub use self::request::{CtWord, Flags, Invocation, Request, parse};
+pub use self::snapshots::{Column, FIELDS, Field, ListOptions, SwitchOptions, TakeOptions};
 pub use self::verb::{CreateOptions, SetMode, SetOptions, Setting, StartOptions, StopOptions, Verb};
 
 pub(crate) use self::option::{Opt, Values};

@@ -28,6 +28,8 @@ pub(crate) struct Opt {
     pub(crate) long: &'static str,
     /// Other accepted spellings; `_` and `-` are always interchangeable besides.
     pub(crate) aliases: &'static [&'static str],
+    /// Its one-letter form.
+    pub(crate) short: Option<char>,
     /// The form of its value; `None` for a flag.
     pub(crate) value: Option<&'static str>,
     /// One line of help; empty hides the option from help and completion.
@@ -43,13 +45,22 @@ pub(super) const GENERAL: &str = "Options";
 
 impl Opt {
     const fn flag(long: &'static str, help: &'static str) -> Self {
-        Self { long, aliases: &[], value: None, help, group: GENERAL, param: None }
+        Self { long, aliases: &[], short: None, value: None, help, group: GENERAL, param: None }
+    }
+
+    const fn with(long: &'static str, value: &'static str, help: &'static str) -> Self {
+        Self { value: Some(value), ..Self::flag(long, help) }
+    }
+
+    const fn short(self, letter: char) -> Self {
+        Self { short: Some(letter), ..self }
     }
 
     fn of(param: &'static Param) -> Self {
         Self {
             long: param.option,
             aliases: param.aliases,
+            short: None,
             value: param.takes_value().then_some(param.syntax),
             help: param.help,
             group: param.group.title(),
@@ -85,6 +96,42 @@ impl Opt {
     }
 }
 
+/// A snapshot by its id.
+const SNAPSHOT: Opt = Opt { aliases: &["uuid"], ..Opt::with("id", "UUID", "Which snapshot") };
+
+/// Options of `snapshot`.
+pub(crate) const TAKE: &[Opt] = &[
+    Opt { help: "The id of the new snapshot (a new one)", ..SNAPSHOT },
+    Opt::with("name", "NAME", "What it is called"),
+    Opt::with("description", "TEXT", "What it is for"),
+    Opt::flag("skip-suspend", "Without the memory of a running container"),
+    Opt::flag("skip-config", "Without the configuration"),
+];
+
+/// Options of `snapshot-switch`.
+pub(crate) const SWITCH: &[Opt] = &[
+    SNAPSHOT,
+    Opt::flag("skip-resume", "Leave the memory of the snapshot alone"),
+    Opt::flag("must-resume", "A snapshot without memory is an error"),
+    Opt::flag("skip-config", "Keep the configuration as it is"),
+    Opt::flag("skip_arpdetect", ""),
+];
+
+/// Options of `snapshot-delete` and `snapshot-umount`.
+pub(crate) const ONE: &[Opt] = &[SNAPSHOT];
+
+/// Options of `snapshot-mount`.
+pub(crate) const SHOW: &[Opt] = &[SNAPSHOT, Opt::with("target", "DIR", "Where, a directory of the host")];
+
+/// Options of `snapshot-list`.
+pub(crate) const LISTING: &[Opt] = &[
+    Opt { help: "This one and all that it grew out of", ..SNAPSHOT }.short('u'),
+    Opt::flag("no-header", "Without the line of headings").short('H'),
+    Opt::with("output", "FIELD[,...]", "These columns").short('o'),
+    Opt::flag("list", "Print the names of all columns").short('L'),
+    Opt::flag("json", "Print a JSON array instead"),
+];
+
 /// Options of `start`; the last one belongs to restore and is not for people.
 pub(crate) const START: &[Opt] = &[
     Opt::flag("force", "Start even if the container is disabled (DISABLED=yes)"),
@@ -104,8 +151,7 @@ pub(crate) const STOP: &[Opt] = &[
 pub(crate) const STATUS: &[Opt] = &[Opt::flag("json", "Print one JSON object instead of the classic line")];
 
 /// Gone since vzctl 4, but hosters' scripts still pass it: accepted, without effect.
-pub(super) const NOATIME: Opt =
-    Opt { long: "noatime", aliases: &[], value: Some("yes|no"), help: "", group: GENERAL, param: None };
+pub(super) const NOATIME: Opt = Opt::with("noatime", "yes|no", "");
 
 /// The options of `create`.
 pub(crate) fn create() -> Vec<Opt> {

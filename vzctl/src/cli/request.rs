@@ -9,6 +9,7 @@ use vzconf::Exit;
 use super::error::{UsageError, closest};
 use super::grammar::{self, Found, Parsed};
 use super::help::{self, HelpText};
+use super::snapshots;
 use super::verb::{CreateOptions, SetMode, SetOptions, Setting, StartOptions, StopOptions, Verb};
 use super::word::{Kind, LATER, PLAIN, WORDS, Word};
 use crate::complete::Shell;
@@ -262,6 +263,12 @@ fn optioned(word: &Word, parsed: Parsed) -> Result<Verb, UsageError> {
         Kind::Stop => Verb::Stop(stop(&parsed)),
         Kind::Restart => Verb::Restart(stop(&parsed), start(&parsed)),
         Kind::Set => Verb::Set(set(parsed)?),
+        Kind::Snapshot
+        | Kind::SnapshotSwitch
+        | Kind::SnapshotDelete
+        | Kind::SnapshotMount
+        | Kind::SnapshotUmount
+        | Kind::SnapshotList => snapshots::verb(word.kind, &parsed)?,
         _ => Verb::Status { json: parsed.flag("json") },
     })
 }

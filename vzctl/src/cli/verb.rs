@@ -4,8 +4,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use ve::snapshot::Id;
 use vzconf::Exit;
 use vzconf::params::{Kind, Param};
+
+use super::snapshots::{ListOptions, SwitchOptions, TakeOptions};
 
 /// A parameter of `set` or `create`, its value checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -149,6 +152,18 @@ pub enum Verb {
     },
     /// Change parameters.
     Set(SetOptions),
+    /// Keep what it is now.
+    Snapshot(TakeOptions),
+    /// Make it what it was.
+    SnapshotSwitch(Id, SwitchOptions),
+    /// Delete a snapshot.
+    SnapshotDelete(Id),
+    /// Mount a snapshot.
+    SnapshotMount(Id, PathBuf),
+    /// Unmount it.
+    SnapshotUmount(Id),
+    /// List the snapshots.
+    SnapshotList(ListOptions),
 }
 
 impl Verb {
@@ -170,6 +185,12 @@ impl Verb {
             Self::Runscript { .. } => "runscript",
             Self::Console { .. } => "console",
             Self::Set(_) => "set",
+            Self::Snapshot(_) => "snapshot",
+            Self::SnapshotSwitch(..) => "snapshot-switch",
+            Self::SnapshotDelete(_) => "snapshot-delete",
+            Self::SnapshotMount(..) => "snapshot-mount",
+            Self::SnapshotUmount(_) => "snapshot-umount",
+            Self::SnapshotList(_) => "snapshot-list",
         }
     }
 
@@ -183,12 +204,13 @@ impl Verb {
                 | Self::Enter { .. }
                 | Self::Console { .. }
                 | Self::Status { .. }
+                | Self::SnapshotList(_)
         )
     }
 
     /// Whether the console shows nothing but errors, so that nothing can spoil what clients parse.
     pub fn errors_only(&self) -> bool {
-        matches!(self, Self::Status { .. })
+        matches!(self, Self::Status { .. } | Self::SnapshotList(_))
     }
 
     /// Whether a container without a configuration file is accepted.

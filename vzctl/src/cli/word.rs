@@ -1,6 +1,6 @@
 //! The verbs as words: spelling, synopsis, help and examples. What a parsed verb is lives in `verb`.
 
-use super::option::{self, Opt, START, STATUS, STOP};
+use super::option::{self, LISTING, ONE, Opt, SHOW, START, STATUS, STOP, SWITCH, TAKE};
 
 /// Which verb a word stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,12 @@ pub(crate) enum Kind {
     Runscript,
     Console,
     Set,
+    Snapshot,
+    SnapshotSwitch,
+    SnapshotDelete,
+    SnapshotMount,
+    SnapshotUmount,
+    SnapshotList,
 }
 
 /// Which containers completion proposes for a verb.
@@ -67,6 +73,11 @@ impl Word {
             Kind::Status => STATUS.to_vec(),
             Kind::Set => option::set(),
             Kind::Create => option::create(),
+            Kind::Snapshot => TAKE.to_vec(),
+            Kind::SnapshotSwitch => SWITCH.to_vec(),
+            Kind::SnapshotDelete | Kind::SnapshotUmount => ONE.to_vec(),
+            Kind::SnapshotMount => SHOW.to_vec(),
+            Kind::SnapshotList => LISTING.to_vec(),
             _ => Vec::new(),
         }
     }
@@ -87,23 +98,8 @@ impl Word {
 }
 
 /// Verbs of OpenVZ that this version does not have.
-pub(crate) const LATER: &[&str] = &[
-    "suspend",
-    "chkpnt",
-    "resume",
-    "restore",
-    "snapshot",
-    "snapshot-switch",
-    "snapshot-delete",
-    "snapshot-mount",
-    "snapshot-umount",
-    "snapshot-list",
-    "quotaon",
-    "quotaoff",
-    "quotainit",
-    "convert",
-    "compact",
-];
+pub(crate) const LATER: &[&str] =
+    &["suspend", "chkpnt", "resume", "restore", "quotaon", "quotaoff", "quotainit", "convert", "compact"];
 
 /// Words in place of a verb that need no container.
 pub(crate) const PLAIN: &[&str] = &["help", "completion"];
@@ -291,5 +287,77 @@ pub(crate) const WORDS: &[Word] = &[
         ],
         notes: "Without --save a change lasts until the container stops. With --save a running container gets it at \
                 once as well; if that fails, nothing is saved.",
+    },
+    Word {
+        kind: Kind::Snapshot,
+        name: "snapshot",
+        aliases: &[],
+        synopsis: "[--id <uuid>] [--name <name>] [--description <text>] [--skip-suspend] [--skip-config]",
+        about: "Keep a container's files and configuration as they are now",
+        containers: Containers::Any,
+        examples: &[
+            ("vzctl snapshot 101 --name 'before the upgrade'", "a running container goes on"),
+            ("vzctl --verbose snapshot 101", "tells for how long it stood still"),
+        ],
+        notes: "Of a running container the files are kept, as they were at one moment, and not its memory.",
+    },
+    Word {
+        kind: Kind::SnapshotSwitch,
+        name: "snapshot-switch",
+        aliases: &[],
+        synopsis: "--id <uuid> [--skip-resume | --must-resume] [--skip-config]",
+        about: "Make a container what it was; what it is now is lost",
+        containers: Containers::Any,
+        examples: &[(
+            "vzctl snapshot-switch 101 --id {UUID}",
+            "a running container is killed; start it again afterwards",
+        )],
+        notes: "The configuration before is kept as 101.conf.old.",
+    },
+    Word {
+        kind: Kind::SnapshotDelete,
+        name: "snapshot-delete",
+        aliases: &[],
+        synopsis: "--id <uuid>",
+        about: "Delete a snapshot; the container and its other snapshots stay as they are",
+        containers: Containers::Any,
+        examples: &[("vzctl snapshot-delete 101 --id {UUID}", "running or not")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::SnapshotMount,
+        name: "snapshot-mount",
+        aliases: &[],
+        synopsis: "--id <uuid> --target <dir>",
+        about: "Mount the files of a snapshot on the host, to be read only",
+        containers: Containers::Any,
+        examples: &[(
+            "vzctl snapshot-mount 101 --id {UUID} --target /mnt",
+            "take back a file that was deleted",
+        )],
+        notes: "",
+    },
+    Word {
+        kind: Kind::SnapshotUmount,
+        name: "snapshot-umount",
+        aliases: &[],
+        synopsis: "--id <uuid>",
+        about: "Unmount a snapshot",
+        containers: Containers::Any,
+        examples: &[("vzctl snapshot-umount 101 --id {UUID}", "from wherever it is mounted")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::SnapshotList,
+        name: "snapshot-list",
+        aliases: &[],
+        synopsis: "[-H] [-o <field>[,...]] [--id <uuid>] [-L] [--json]",
+        about: "List the snapshots of a container",
+        containers: Containers::Any,
+        examples: &[
+            ("vzctl snapshot-list 101", "a * marks the one it stands on"),
+            ("vzctl snapshot-list 101 -H -o uuid,name", "for scripts; or --json"),
+        ],
+        notes: "",
     },
 ];

@@ -8,6 +8,7 @@ mod bar;
 mod console;
 mod log;
 mod sentence;
+pub mod snapshots;
 mod status;
 
 use std::cell::{Cell, OnceCell};

@@ -1,5 +1,6 @@
 //! From a command line to an exit code: finds the container, takes its lock, calls the verb.
 
+mod snapshots;
 mod verbs;
 
 use std::cell::RefCell;

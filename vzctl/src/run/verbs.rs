@@ -44,6 +44,12 @@ pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
         Verb::Runscript { file } => return Ok(code(runscript::runscript(ve, file)?, report)),
         Verb::Console { tty } => console::console(ve, *tty)?,
         Verb::Set(options) => set_verb(ve, options)?,
+        Verb::Snapshot(_)
+        | Verb::SnapshotSwitch(..)
+        | Verb::SnapshotDelete(_)
+        | Verb::SnapshotMount(..)
+        | Verb::SnapshotUmount(_)
+        | Verb::SnapshotList(_) => super::snapshots::run(ve, verb, report)?,
     }
     Ok(0)
 }

@@ -1,0 +1,348 @@
+//! Snapshots: what a VE was is kept, whatever happens to it, and comes back as it was.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use vztests::{Node, Ve, fault_points, on_node, run, until};
+
+/// Takes a snapshot; its id.
+fn take(ve: &Ve<'_>, name: &str) -> String {
+    ve.ok("snapshot", &["--name", name]);
+    let list = ve.ok("snapshot-list", &["-H", "-o", "name,uuid"]).out();
+    let line = list.lines().find(|line| line.split_whitespace().next() == Some(name));
+    line.unwrap_or_else(|| panic!("no {name} in\n{list}")).split_whitespace().last().unwrap().to_owned()
+}
+
+/// The names of all snapshots, the current one with a star, in the order listed.
+fn listed(ve: &Ve<'_>) -> Vec<String> {
+    let list = ve.ok("snapshot-list", &["-H", "-o", "current,name"]).out();
+    list.lines().map(|line| line.split_whitespace().collect()).collect()
+}
+
+/// A file of a stopped VE, by mounting it.
+fn file(ve: &Ve<'_>, path: &str) -> Option<String> {
+    ve.ok("mount", &[]);
+    let text = fs::read_to_string(root(ve).join(path)).ok();
+    ve.ok("umount", &[]);
+    text
+}
+
+fn write(ve: &Ve<'_>, path: &str, text: &str) {
+    ve.ok("mount", &[]);
+    fs::write(root(ve).join(path), text).unwrap();
+    ve.ok("umount", &[]);
+}
+
+fn root(ve: &Ve<'_>) -> std::path::PathBuf {
+    Path::new("/vz/root").join(&ve.id)
+}
+
+fn with_layout<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
+    node.need_tiny();
+    let ve = node.ve(number);
+    ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+    ve
+}
+
+const LAYOUTS: [&str; 2] = ["overlay", "simfs"];
+
+#[test]
+fn a_stopped_container_goes_back_and_forth_between_its_snapshots() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = with_layout(node, number, layout);
+            assert_eq!(ve.ok("snapshot-list", &[]).out().lines().count(), 1);
+            write(&ve, "etc/state", "one");
+            ve.ok("set", &["--hostname", "one", "--save"]);
+            let one = take(&ve, "one");
+            write(&ve, "etc/state", "two");
+            write(&ve, "etc/more", "x");
+            ve.ok("set", &["--hostname", "two", "--save"]);
+            let two = take(&ve, "two");
+            write(&ve, "etc/state", "lost");
+            assert_eq!(listed(&ve), ["one", "*two"]);
+            ve.ok("snapshot-switch", &["--id", &one]);
+            assert_eq!(listed(&ve), ["*one", "two"]);
+            assert_eq!((file(&ve, "etc/state").as_deref(), file(&ve, "etc/more")), (Some("one"), None));
+            assert!(ve.conf().contains("HOSTNAME=\"one\""));
+            write(&ve, "etc/state", "branch");
+            take(&ve, "branch");
+            ve.ok("snapshot-switch", &["--id", &two, "--skip-config"]);
+            assert_eq!(file(&ve, "etc/state").as_deref(), Some("two"));
+            assert_eq!(file(&ve, "etc/more").as_deref(), Some("x"));
+            assert!(ve.conf().contains("HOSTNAME=\"one\""));
+            let chain = ve.ok("snapshot-list", &["-H", "-o", "name", "--id", &two]).out();
+            assert_eq!(chain, "two\none\n");
+            ve.start();
+            assert_eq!(ve.sh("cat /etc/state"), "two");
+            ve.ok("stop", &["--fast"]);
+        }
+    });
+}
+
+#[test]
+fn deleting_a_snapshot_changes_nothing_else() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = with_layout(node, number, layout);
+            write(&ve, "etc/a", "1");
+            let one = take(&ve, "one");
+            write(&ve, "etc/b", "2");
+            let two = take(&ve, "two");
+            write(&ve, "etc/c", "3");
+            ve.ok("snapshot-delete", &["--id", &one]);
+            assert_eq!(listed(&ve), ["*two"]);
+            for (path, text) in [("etc/a", "1"), ("etc/b", "2"), ("etc/c", "3")] {
+                assert_eq!(file(&ve, path).as_deref(), Some(text));
+            }
+            ve.ok("snapshot-switch", &["--id", &two]);
+            assert_eq!((file(&ve, "etc/a").as_deref(), file(&ve, "etc/c")), (Some("1"), None));
+            ve.run("snapshot-switch", &["--id", &one]).exits(159);
+            ve.run("snapshot-delete", &["--id", &one]).exits(158);
+            ve.ok("snapshot-delete", &["--id", &two]);
+            assert_eq!(file(&ve, "etc/b").as_deref(), Some("2"));
+            assert!(listed(&ve).is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_running_container_is_taken_at_one_moment_and_goes_on() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = with_layout(node, number, layout);
+            ve.start();
+            // Two files that are never far apart: a copy that is not of one moment would have them apart.
+            let line = "mkdir -p /data; cd /data; n=0; \
+                        while :; do n=$((n+1)); echo $n >a.new; mv a.new a; echo $n >b.new; mv b.new b; done";
+            ve.sh(&format!("({line}) </dev/null >/dev/null 2>&1 & sleep 0; echo begun"));
+            until("it writes", Duration::from_secs(20), || ve.run("exec2", &["test -s /data/b"]).code == 0);
+            let run = node.vzctl(&["--verbose", "snapshot", &ve.id, "--name", "live"]).ok();
+            assert!(run.text().contains("stood still for"), "{run}");
+            let before: u64 = ve.sh("cat /data/b").parse().unwrap();
+            until("it goes on", Duration::from_secs(20), || {
+                ve.sh("cat /data/b").parse::<u64>().is_ok_and(|now| now > before + 3)
+            });
+            ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
+            ve.is("exist unmounted down");
+            let number = |path: &str| file(&ve, path).unwrap().trim().parse::<u64>().unwrap();
+            let (a, b) = (number("data/a"), number("data/b"));
+            assert!(a == b || a == b + 1, "{layout}: a is {a}, b is {b}");
+            assert!(b <= before);
+            ve.start();
+            ve.ok("stop", &["--fast"]);
+        }
+    });
+}
+
+fn take_id(ve: &Ve<'_>, name: &str) -> String {
+    let list = ve.ok("snapshot-list", &["-H", "-o", "name,uuid"]).out();
+    let line = list.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().last().unwrap().to_owned()
+}
+
+#[test]
+fn what_a_running_container_deletes_links_and_moves_is_in_its_snapshot_as_it_was() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = with_layout(node, number, layout);
+            ve.start();
+            ve.sh("mkdir -p /t/d && echo x >/t/d/f && ln /t/d/f /t/second && ln -s f /t/d/link && mkfifo /t/pipe");
+            ve.sh("rm /etc/hostname; rm -r /etc/init.d 2>/dev/null; mkdir -p /etc/init.d; chmod 4711 /t/d/f");
+            take(&ve, "live");
+            let inode =
+                |path: &str| ve.sh(&format!("ls -i {path}")).split_whitespace().next().unwrap().to_owned();
+            assert_eq!(inode("/t/d/f"), inode("/t/second"));
+            ve.sh("rm -r /t; echo new >/etc/hostname");
+            ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
+            ve.start();
+            assert_eq!(ve.sh("cat /t/second"), "x");
+            assert_eq!(
+                ve.sh("readlink /t/d/link; test -p /t/pipe && ls -l /t/d/f | cut -c1-10"),
+                "f\n-rws--x--x"
+            );
+            // An overlay gives a file of a layer below a copy of its own for each name that is written to.
+            let other = if layout == "overlay" { "x" } else { "x\nmore" };
+            assert_eq!(ve.sh("echo more >>/t/d/f; cat /t/second"), other);
+            assert_eq!(ve.run("exec2", &["test -e /etc/init.d/rcS"]).code, 1);
+            ve.ok("stop", &["--fast"]);
+        }
+    });
+}
+
+#[test]
+fn a_snapshot_is_mounted_to_be_read_only() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = with_layout(node, number, layout);
+            write(&ve, "etc/kept", "yes");
+            let id = take(&ve, "one");
+            write(&ve, "etc/kept", "no");
+            let target = node.scratch().join("target");
+            fs::create_dir_all(&target).unwrap();
+            let at = target.to_str().unwrap();
+            ve.ok("snapshot-mount", &["--id", &id, "--target", at]);
+            assert_eq!(fs::read_to_string(target.join("etc/kept")).unwrap(), "yes");
+            assert!(fs::write(target.join("etc/kept"), "x").is_err());
+            ve.run("snapshot-mount", &["--id", &id, "--target", at]).exits(160);
+            assert!(ve.ok("snapshot-list", &["-H", "-o", "target"]).out().contains(at));
+            ve.run("snapshot-delete", &["--id", &id]).exits(158).says("snapshot-umount");
+            ve.ok("snapshot-umount", &["--id", &id]);
+            ve.run("snapshot-umount", &["--id", &id]).exits(161);
+            ve.ok("snapshot-mount", &["--id", &id, "--target", at]);
+            ve.ok("destroy", &[]);
+            assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        }
+    });
+}
+
+#[test]
+fn the_list_is_what_scripts_expect() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        let head = ve.ok("snapshot-list", &[]).out();
+        assert_eq!(head, format!("{:<38} C {:<38} {:<19} NAME\n", "PARENT_UUID", "UUID", "DATE"));
+        let id = "{0f0e0d0c-0b0a-4908-8706-050403020100}";
+        ve.ok(
+            "snapshot",
+            &["--uuid", "0F0E0D0C-0b0a-4908-8706-050403020100", "--name", "a b", "--description", "c\nd"],
+        );
+        let line = ve.ok("snapshot-list", &["-H", "-o", "id,parent_id,current,name,desc"]).out();
+        assert_eq!(line, format!("{id} {:<38} * {:<32} c d\n", "", "a b"));
+        let json: serde_json::Value =
+            serde_json::from_str(&ve.ok("snapshot-list", &["--json"]).out()).unwrap();
+        assert_eq!((&json[0]["uuid"], &json[0]["desc"]), (&id.into(), &"c\nd".into()));
+        assert!(ve.ok("snapshot-list", &["-L"]).out().contains("parent_uuid     PARENT_UUID    \n"));
+        ve.run("snapshot", &["--id", id]).exits(156).says("exists already");
+        ve.run("snapshot-list", &["-o", "frob"]).exits(21);
+        ve.run("snapshot", &["--frob"]).exits(21);
+        ve.run("snapshot-switch", &[]).exits(20).says("Invalid syntax: snapshot id is missing");
+        ve.run("snapshot-mount", &["--id", id]).exits(20).says("Invalid syntax: mount target is missing");
+        ve.run("snapshot-delete", &["--id", "x"]).exits(21);
+        ve.run("snapshot-switch", &["--id", id, "--must-resume", "--skip-resume"]).exits(20);
+        ve.run("snapshot-switch", &["--id", id, "--must-resume"]).exits(159);
+        let xml = fs::read_to_string(format!("/vz/private/{}/Snapshots.xml", ve.id)).unwrap();
+        assert!(xml.contains("<ParallelsSavedStates>") && xml.contains("current=\"yes\""), "{xml}");
+        assert!(Path::new(&format!("/vz/private/{}/dump/{id}.ve.conf", ve.id)).is_file());
+    });
+}
+
+#[test]
+fn snapshots_go_with_their_container() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = with_layout(node, number, layout);
+            take(&ve, "one");
+            ve.start();
+            take(&ve, "two");
+            ve.destroy();
+            until("all is deleted", Duration::from_secs(20), || {
+                let left = run("find", &["/vz/private", "/vz/vztmp", "-mindepth", "1"]).out();
+                left.is_empty()
+            });
+        }
+    });
+}
+
+/// Kills a verb at each of its points; then the VE is whole, its snapshots are, and the verb can be done again.
+fn killed_everywhere(node: &Node, layout: &str, verb: &str, running: bool) {
+    let points = fault_points(verb);
+    let mut reached = 0;
+    for (number, point) in (1..).zip(&points) {
+        println!("{layout}: {verb} killed at {point}");
+        let ve = with_layout(node, number, layout);
+        write(&ve, "etc/state", "one");
+        let one = take(&ve, "one");
+        write(&ve, "etc/state", "now");
+        if running {
+            ve.start();
+        }
+        let id = ["--id", one.as_str()];
+        let rest: &[&str] = if verb == "snapshot" { &["--name", "two"] } else { &id };
+        let killed = ve.fault(point, verb, rest);
+        if killed.code == 0 {
+            ve.ok("stop", &["--fast"]);
+            ve.ok("destroy", &[]);
+            continue;
+        }
+        killed.exits(-9);
+        reached += 1;
+        // It is not left frozen.
+        if verb == "snapshot" && running {
+            until("it goes on", Duration::from_secs(20), || ve.run("exec2", &["true"]).code == 0);
+        }
+        let again = ve.run(verb, rest);
+        let fine: &[i32] = if verb == "snapshot-delete" { &[0, 158] } else { &[0] };
+        assert!(fine.contains(&again.code), "{again}");
+        ve.ok("stop", &["--fast"]);
+        match verb {
+            "snapshot" => {
+                assert_eq!(file(&ve, "etc/state").as_deref(), Some("now"));
+                ve.ok("snapshot-switch", &["--id", &take_id(&ve, "two")]);
+                assert_eq!(file(&ve, "etc/state").as_deref(), Some("now"));
+                ve.ok("snapshot-switch", &id);
+                assert_eq!(file(&ve, "etc/state").as_deref(), Some("one"));
+            }
+            "snapshot-switch" => {
+                assert_eq!(listed(&ve), ["*one"]);
+                assert_eq!(file(&ve, "etc/state").as_deref(), Some("one"));
+            }
+            _ => {
+                assert!(listed(&ve).is_empty());
+                assert_eq!(file(&ve, "etc/state").as_deref(), Some("now"));
+            }
+        }
+        ve.start();
+        ve.destroy();
+    }
+    assert!(reached > 1, "{points:?}");
+    until("nothing is left", Duration::from_secs(30), || {
+        run("find", &["/vz/private", "/vz/vztmp", "-mindepth", "1"]).out().is_empty()
+    });
+}
+
+mod heavy {
+    use super::*;
+
+    #[test]
+    fn an_overlay_snapshot_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "overlay", "snapshot", false));
+    }
+
+    #[test]
+    fn a_running_overlay_snapshot_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "overlay", "snapshot", true));
+    }
+
+    #[test]
+    fn a_plain_snapshot_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "simfs", "snapshot", false));
+    }
+
+    #[test]
+    fn a_running_plain_snapshot_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "simfs", "snapshot", true));
+    }
+
+    #[test]
+    fn an_overlay_switch_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "overlay", "snapshot-switch", false));
+    }
+
+    #[test]
+    fn a_plain_switch_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "simfs", "snapshot-switch", false));
+    }
+
+    #[test]
+    fn an_overlay_delete_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "overlay", "snapshot-delete", true));
+    }
+
+    #[test]
+    fn a_plain_delete_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "simfs", "snapshot-delete", true));
+    }
+}

@@ -1,0 +1,100 @@
+//! `vzctl snapshot` and its relatives.
+//!
+//! ```text
+//! snapshot          lock ─▶ check ─▶ files (running: copy ─▶ freeze ─▶ what changed ─▶ thaw) ─▶ list (COMMIT)
+//! snapshot-switch   lock ─▶ check ─▶ stop ─▶ configuration ─▶ files (COMMIT) ─▶ list
+//! snapshot-delete   lock ─▶ check ─▶ list (COMMIT) ─▶ files
+//! ```
+//! What each layout keeps, and how, is [`templates::snapshot`]'s.
+
+mod freeze;
+mod list;
+mod shown;
+mod switch;
+mod take;
+mod view;
+
+use std::path::{Path, PathBuf};
+
+use templates::layout::Layout;
+pub use templates::snapshot::Id;
+use templates::snapshot::{Area, SnapshotError, Snapshots};
+use vzconf::Exit;
+
+use crate::error::{Error, Result};
+use crate::node::Ve;
+
+pub use list::{Listed, list};
+pub use shown::{mount, umount};
+pub use switch::{Options as SwitchOptions, switch};
+pub use take::{Options, snapshot};
+pub use templates::snapshot::{BadId, Item};
+pub use view::{View, view};
+
+pub(crate) use shown::umount_all;
+pub(crate) use switch::conf_before as conf_before_switch;
+
+/// Where the snapshots of a VE are: the owned parts of an [`Area`].
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) private: PathBuf,
+    pub(crate) layout: Layout,
+    bases: PathBuf,
+    trash: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn of(ve: &Ve<'_>) -> Result<Self> {
+        let private = ve.existing_private()?;
+        let layout = ve.layout(&private)?;
+        Ok(Self::new(ve, &private, layout))
+    }
+
+    pub(crate) fn new(ve: &Ve<'_>, private: &Path, layout: Layout) -> Self {
+        let (bases, trash) = (ve.node.bases(), ve.node.paths.vz().join("vztmp"));
+        Self { private: private.to_owned(), layout, bases, trash }
+    }
+
+    pub(crate) fn area(&self, ve: &Ve<'_>) -> Area<'_> {
+        self.area_of(ve.ctid)
+    }
+
+    fn area_of(&self, ctid: vzconf::Ctid) -> Area<'_> {
+        Area { private: &self.private, layout: self.layout, ctid, bases: &self.bases, trash: &self.trash }
+    }
+}
+
+/// Gives a failure of the noun the exit code of its verb.
+pub(crate) fn failed(exit: Exit) -> impl Fn(SnapshotError) -> Error {
+    move |source| Error::Snapshot { source, exit }
+}
+
+/// Deletes a snapshot. What grew out of it stays.
+///
+/// # Errors
+/// 158.
+pub fn delete(ve: &Ve<'_>, id: Id) -> Result<()> {
+    let exit = Exit::DeleteSnapshot;
+    let place = Place::of(ve)?;
+    let mut all = Snapshots::open(place.area(ve)).map_err(failed(exit))?;
+    known(&all, id, exit)?;
+    if let Some(target) = shown::target(ve, id) {
+        let message = format!("Snapshot {id} is mounted at {}", target.display());
+        let hint = format!("Unmount it first: vzctl snapshot-umount {} --id {id}", ve.ctid);
+        return Err(Error::advised(exit, message, hint));
+    }
+    ve.say(0, &format!("Deleting snapshot {id}"));
+    all.remove(id).map_err(failed(exit))?;
+    ve.say(0, &format!("Snapshot {id} has been successfully deleted"));
+    Ok(())
+}
+
+/// Refuses an id that is none of the VE's snapshots.
+fn known(all: &Snapshots<'_>, id: Id, exit: Exit) -> Result<()> {
+    if all.tree().get(id).is_some() {
+        return Ok(());
+    }
+    let ctid = all.area().ctid;
+    let hint = format!("Its snapshots: vzctl snapshot-list {ctid}");
+    Err(Error::advised(exit, format!("Container {ctid} has no snapshot {id}"), hint))
+}
