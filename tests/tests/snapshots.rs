@@ -39,14 +39,18 @@ fn root(ve: &Ve<'_>) -> std::path::PathBuf {
     Path::new("/vz/root").join(&ve.id)
 }
 
+/// A VE whose files lie in a plain directory, above the template, in an image, or above the template in an image.
 fn with_layout<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
     node.need_tiny();
     let ve = node.ve(number);
-    ve.ok("create", &["--ostemplate", "tiny", "--layout", layout]);
+    // Where limits are kept by images, these two must not have any.
+    node.set_conf("DISK_QUOTA", if ["overlay", "simfs"].contains(&layout) { "no" } else { "yes" });
+    let word = if layout == "image" { "overlay" } else { layout };
+    ve.ok("create", &["--ostemplate", "tiny", "--layout", word, "--diskspace", "128M"]);
     ve
 }
 
-const LAYOUTS: [&str; 2] = ["overlay", "simfs"];
+const LAYOUTS: [&str; 4] = ["overlay", "simfs", "ploop", "image"];
 
 #[test]
 fn a_stopped_container_goes_back_and_forth_between_its_snapshots() {
@@ -201,7 +205,7 @@ fn a_snapshot_is_mounted_to_be_read_only() {
 #[test]
 fn the_list_is_what_scripts_expect() {
     on_node(|node| {
-        let ve = node.tiny(1);
+        let ve = with_layout(node, 1, "overlay");
         let head = ve.ok("snapshot-list", &[]).out();
         assert_eq!(head, format!("{:<38} C {:<38} {:<19} NAME\n", "PARENT_UUID", "UUID", "DATE"));
         let id = "{0f0e0d0c-0b0a-4908-8706-050403020100}";
@@ -329,6 +333,16 @@ mod heavy {
     #[test]
     fn an_overlay_switch_killed_anywhere_is_mended() {
         on_node(|node| killed_everywhere(node, "overlay", "snapshot-switch", false));
+    }
+
+    #[test]
+    fn a_running_snapshot_in_an_image_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "image", "snapshot", true));
+    }
+
+    #[test]
+    fn a_switch_of_an_image_killed_anywhere_is_mended() {
+        on_node(|node| killed_everywhere(node, "ploop", "snapshot-switch", false));
     }
 
     #[test]

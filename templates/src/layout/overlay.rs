@@ -350,7 +350,8 @@ fn supported(parent: &Path) -> Result<(), SysError> {
 /// [`LayoutError`].
 pub(crate) fn mount_upper(private: &Path, bases: &Path, image: &Detached) -> Result<Detached, LayoutError> {
     let record = Record::load(private)?;
-    let upper = Detached::copy_at(image.as_fd(), Path::new("upper"), false).map_err(LayoutError::mount(private))?;
+    let upper =
+        Detached::copy_at(image.as_fd(), Path::new("upper"), false).map_err(LayoutError::mount(private))?;
     let base = Mapping::of(None, private)?.layer(&bases.join(&record.base))?;
     combine(&[upper, base], None, None, Sync::Kept).map_err(LayoutError::mount(private))
 }

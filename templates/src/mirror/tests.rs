@@ -14,7 +14,8 @@ fn picture(top: &Path) -> String {
     let script = "cd \"$1\" && find . -printf '%p %y %m %U %G %s %T@ %n %l\\n' | sort \
          && find . -type f -print0 | sort -z | xargs -0r sha256sum \
          && getfattr -dhR -m - . 2>/dev/null \
-         && find . -type f -links +1 -printf '%i %p\\n' | sort | awk '{if($1!=i){i=$1;n++} print n, $2}' | sort";
+         && find . -type f -links +1 -printf '%i %p\\n' | sort -k2 \
+         | awk '{g[$1] = g[$1] \" \" $2} END {for (i in g) print g[i]}' | sort";
     let out = Command::new("sh").args(["-c", script, "sh"]).arg(top).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).into_owned()

@@ -11,8 +11,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use vzsys::mount::Detached;
 use vzsys::Call;
+use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
 use super::layers::sync_file_system;
@@ -73,7 +73,8 @@ impl Whole<'_> {
 
     /// An empty image as large as the one of the VE.
     fn empty_like(&self, mounted: &Detached, path: &Path) -> Result<Detached> {
-        let shown = rustix::fs::fstatvfs(mounted).call("fstatvfs", || "the image").failed("look at the image")?;
+        let shown =
+            rustix::fs::fstatvfs(mounted).call("fstatvfs", || "the image").failed("look at the image")?;
         let size = Size { bytes: shown.f_blocks * shown.f_frsize, inodes: Some(shown.f_files) };
         let _ = fs::remove_file(path);
         image::make(path, size, self.0.blanks).map_err(LayoutError::from)?;
@@ -154,4 +155,3 @@ impl Keeper for Whole<'_> {
         sync_file_system(self.0.private)
     }
 }
-

@@ -41,6 +41,7 @@ pub(crate) struct Place {
     pub(crate) layout: Layout,
     bases: PathBuf,
     trash: PathBuf,
+    blanks: PathBuf,
 }
 
 impl Place {
@@ -52,7 +53,7 @@ impl Place {
 
     pub(crate) fn new(ve: &Ve<'_>, private: &Path, layout: Layout) -> Self {
         let (bases, trash) = (ve.node.bases(), ve.node.paths.vz().join("vztmp"));
-        Self { private: private.to_owned(), layout, bases, trash }
+        Self { private: private.to_owned(), layout, bases, trash, blanks: crate::disk::blanks(ve) }
     }
 
     pub(crate) fn area(&self, ve: &Ve<'_>) -> Area<'_> {
@@ -60,7 +61,14 @@ impl Place {
     }
 
     fn area_of(&self, ctid: vzconf::Ctid) -> Area<'_> {
-        Area { private: &self.private, layout: self.layout, ctid, bases: &self.bases, trash: &self.trash }
+        Area {
+            private: &self.private,
+            layout: self.layout,
+            ctid,
+            bases: &self.bases,
+            trash: &self.trash,
+            blanks: &self.blanks,
+        }
     }
 }
 
