@@ -20,6 +20,7 @@ pub mod netlink;
 pub mod notify;
 pub mod packet;
 pub mod process;
+pub mod quota;
 pub mod raw;
 pub mod seccomp;
 pub mod spawn;
