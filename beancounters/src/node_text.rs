@@ -1,6 +1,7 @@
 //! The other tables of the host, as `/proc/vz` had them: byte for byte, since programs read them by column.
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A VE as `veinfo` shows it.
@@ -110,8 +111,53 @@ pub fn ioacct(read: u64, write: u64) -> String {
     })
 }
 
-/// `vzquota` without a quota that is on.
-pub const VZQUOTA_TITLES: &str =
+/// One resource of a disk quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaRow {
+    /// In use.
+    pub usage: u64,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+    /// For how many seconds the soft limit may be exceeded.
+    pub grace: u64,
+    /// When that ends, in seconds since 1970; 0 while it is kept.
+    pub expires: u64,
+}
+
+/// A disk quota as `vzquota` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Its number: the VE's.
+    pub id: u32,
+    /// The tree that it is of.
+    pub path: PathBuf,
+    /// KiB.
+    pub space: QuotaRow,
+    /// Inodes.
+    pub inodes: QuotaRow,
+}
+
+/// `vzquota`: three lines for each quota that is on, below the titles.
+#[must_use]
+pub fn vzquota(all: &[Quota]) -> String {
+    let mut text = VZQUOTA_TITLES.to_owned();
+    for quota in all {
+        // A line for each path, whatever is in its name.
+        let _ = writeln!(text, "{}: {}", quota.id, quota.path.display().to_string().escape_debug());
+        for (name, row) in [("1k-blocks", quota.space), ("inodes", quota.inodes)] {
+            let _ = writeln!(
+                text,
+                "{name:>11} {:>15} {:>15} {:>15} {:>11} {:>11}",
+                row.usage, row.soft, row.hard, row.grace, row.expires
+            );
+        }
+    }
+    text
+}
+
+const VZQUOTA_TITLES: &str =
     "qid: path             usage       softlimit       hardlimit        time      expire\n";
 
 #[cfg(test)]
@@ -152,6 +198,16 @@ mod tests {
             "{:<11} {:>15} {:>15} {:>15} {:>11} {:>11}\n",
             "qid: path", "usage", "softlimit", "hardlimit", "time", "expire"
         );
-        assert_eq!(VZQUOTA_TITLES, titles);
+        assert_eq!(vzquota(&[]), titles);
+        let row = QuotaRow { usage: 12, soft: 100, hard: 110, grace: 60, expires: 1_700_000_000 };
+        let inodes = QuotaRow { usage: 3, expires: 0, ..row };
+        let quota = Quota { id: 101, path: "/vz/private/101".into(), space: row, inodes };
+        assert_eq!(
+            vzquota(&[quota]),
+            titles
+                + "101: /vz/private/101\n"
+                + "  1k-blocks              12             100             110          60  1700000000\n"
+                + "     inodes               3             100             110          60           0\n"
+        );
     }
 }

@@ -6,7 +6,7 @@ import subprocess
 # Rooms whose unit tests ask the kernel. The others are the same everywhere.
 KERNEL_ROOMS = ["vzsys", "beancounters", "netns", "templates", "ve", "vzd"]
 # What is tried again on other file systems: layouts, layers, ids.
-ON_DISKS = ["lifecycle::every_layout", "lifecycle::a_ve_lives", "lifecycle::destroy", "lifecycle::mount_and", "disk::"]
+ON_DISKS = ["lifecycle::every_layout", "lifecycle::a_ve_lives", "lifecycle::destroy", "lifecycle::mount_and", "disk::", "quota::"]
 # What every kernel is asked in a short run; the first one is asked all.
 ESSENTIAL = ("unit tests of vzsys", "unit tests of netns", "unit tests of beancounters", "unified", "module", "machines",
              "layouts on xfs", "distributions", "confinement", "lifecycle: every_layout", "lifecycle: a_ve_lives",

@@ -11,6 +11,7 @@ pub mod image;
 pub mod layout;
 pub mod mirror;
 pub mod oci;
+pub mod quota;
 mod removal;
 pub mod replica;
 pub mod snapshot;

@@ -15,7 +15,7 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 20] = [
+const HOMES: [&str; 21] = [
     TABLES,
     PROGRAMS,
     "/run/vz/bpf.lock",
@@ -32,6 +32,7 @@ const HOMES: [&str; 20] = [
     "/var/lib/vzctl/idmap",
     "/var/lib/vzctl/creating",
     "/var/lib/vzctl/veip",
+    "/var/lib/vzctl/quota",
     "/var/lib/vzctl/vzubc",
     "/var/lib/vzctl/vzubc/failcnt",
     "/var/lib/vzctl/vzubc/held",

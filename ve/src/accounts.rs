@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use beancounters::{Beancounter, Hierarchies, Reading, Record, Resource, VeCgroup, configured};
+use templates::quota::Report;
 use vzconf::change::Changed;
 use vzconf::{Config, Ctid, Paths};
 
@@ -45,9 +46,10 @@ impl Meter {
         Self::new(&Hierarchies::detect().ok()?, Ctid::new(ctid).ok()?, run_dir, init)
     }
 
-    /// Counts in full, for the record.
+    /// Counts in full, for the record, and looks after its disk limits.
     pub fn keep(&self) {
         beancounters::resync(self.init, &self.cgroup);
+        crate::quota::tend(self.cgroup.ctid());
         self.sample(Depth::Full, || Record::new(&Beancounter::new(self.cgroup.ctid().get())));
     }
 
@@ -146,6 +148,11 @@ impl Accounts {
     pub(crate) fn addresses(&self, ctid: Ctid) -> Vec<IpAddr> {
         let config = if ctid.is_host() { None } else { self.global.for_ve(ctid).ok() };
         config.map(|config| config.ip_addresses().iter().map(|ip| ip.addr).collect()).unwrap_or_default()
+    }
+
+    /// Its disk limits in force, with the tree they are those of.
+    pub(crate) fn quota(&self, ctid: Ctid) -> Option<(PathBuf, Report)> {
+        crate::quota::in_force(&self.paths, ctid)
     }
 
     /// Its I/O priority; `None` when it does not run.

@@ -19,7 +19,7 @@ use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
-use crate::{disk, mount, scripts};
+use crate::{disk, mount, quota, scripts};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -63,6 +63,7 @@ struct Draft {
     had_private: bool,
     template: Template,
     choice: Choice,
+    quota: quota::Planned,
     name: Option<String>,
 }
 
@@ -90,7 +91,9 @@ impl Draft {
         }
         let template = template(ve, options.ostemplate.as_deref(), &config)?;
         let choice = choose_layout(ve, options, &config, &private)?;
-        let mut draft = Self { file, config, private, had_config, had_private, template, choice, name };
+        let quota = quota::plan(ve, &config, &private, &choice)?;
+        let mut draft =
+            Self { file, config, private, had_config, had_private, template, choice, quota, name };
         draft.complete(ve)?;
         Ok(draft)
     }
@@ -231,10 +234,13 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
     ve.say(0, &format!("Creating container private area ({})", draft.template.name));
     let temp = mark.temp();
     discard(ve, &temp)?;
+    quota::begin(ve, &draft.private, draft.quota)?;
+    fault::point("create.limited");
     fill(ve, draft, &temp)?;
     fault::point("create.filled");
     ve.say(0, "Performing postcreate actions");
     guest::post_create(ve, draft.choice.layout, &temp)?;
+    quota::check_filled(ve, &draft.private, draft.quota)?;
     fault::point("create.postcreate");
     draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
     fault::point("create.config");
@@ -262,6 +268,7 @@ fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
         ctid: ve.ctid,
         image: draft.choice.image,
         blanks: &blanks,
+        project: draft.quota.project,
     };
     let progress = &mut |done: Progress| {
         (ve.node.progress)("Unpacking the template", done.read, done.total);

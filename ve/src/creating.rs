@@ -13,6 +13,7 @@ use vzconf::{Ctid, Exit, Paths, names};
 
 use crate::error::{Doing, Result};
 use crate::node::Ve;
+use crate::quota;
 
 /// What a create makes, and what was there before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +75,7 @@ impl Mark {
 
     /// Removes what was made; returns what could not be removed.
     pub(crate) fn undo(&self, ve: &Ve<'_>) -> Vec<String> {
-        let mut done = vec![discard(ve, &self.temp())];
+        let mut done = vec![discard(ve, &self.temp()), quota::off(ve, &self.private)];
         if !self.had_private {
             done.push(gone(fs::remove_dir(&self.private), &self.private));
         }

@@ -12,6 +12,7 @@ use crate::dismantle;
 use crate::error::{Doing, Error, Result};
 use crate::ids;
 use crate::node::Ve;
+use crate::quota;
 use crate::snapshot;
 
 /// Destroys a stopped VE: its private area goes at once out of the way and is deleted in the
@@ -36,6 +37,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
         // At once: what follows may fail, and the space is to be freed all the same.
         vzsys::spawn::in_background(|| layout::sweep(&trash));
     }
+    quota::off(ve, &private)?;
     crate::creating::discard(ve, Path::new(&format!("{}.tmp", private.display())))?;
     fault::point("destroy.private");
     retire_config(ve)?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use templates::layout::LayoutError;
+use templates::quota::QuotaError;
 use vzconf::{Ctid, Exit};
 use vzsys::SysError;
 use vzsys::launch::LaunchError;
@@ -38,6 +39,9 @@ pub enum Error {
         /// The exit code of the verb.
         exit: Exit,
     },
+    /// Its disk limits.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     /// The network.
     #[error(transparent)]
     Net(#[from] netns::Error),
@@ -105,6 +109,7 @@ impl Error {
             Self::Refused { exit, .. } | Self::Snapshot { exit, .. } => *exit,
             Self::Conf(error) => error.exit(),
             Self::Layout(error) => error.exit(),
+            Self::Quota(error) => error.exit(),
             Self::Net(error) => error.exit(),
             Self::Cgroup(error) => error.exit(),
             Self::Cache(error) => error.exit(),

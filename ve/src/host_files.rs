@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use beancounters::node_text::{self, Info, Stat};
+use beancounters::node_text::{self, Info, Quota, QuotaRow, Stat};
 use beancounters::{Beancounter, IoMeter, Resource, Usage, text};
+use templates::quota::{Report, Row};
 use vzconf::{Ctid, Mask, Paths};
 
 use crate::accounts::Accounts;
@@ -93,7 +94,7 @@ impl HostFile {
             }
             Self::Veinfo => node_text::veinfo(&infos(accounts)),
             Self::Vestat => node_text::vestat(&stats(accounts)),
-            Self::Vzquota => node_text::VZQUOTA_TITLES.to_owned(),
+            Self::Vzquota => node_text::vzquota(&quotas(accounts)),
             Self::Version => format!("{}\n", env!("CARGO_PKG_VERSION")),
             Self::Vswap => "Version: 1.0\n".to_owned(),
         })
@@ -115,6 +116,23 @@ fn stats(accounts: &Accounts) -> Vec<Stat> {
         Some(Stat { id: ctid.get(), user: cpu.user, system: cpu.system, uptime: state.uptime(), cpus })
     };
     accounts.running().into_iter().filter_map(stat).collect()
+}
+
+/// The youngest first, as in the kernel's list.
+fn quotas(accounts: &Accounts) -> Vec<Quota> {
+    let row = |row: Row, grace| QuotaRow {
+        usage: row.usage,
+        soft: row.bounds.barrier,
+        hard: row.bounds.limit,
+        grace,
+        expires: row.expires.unwrap_or(0),
+    };
+    let quota = |(ctid, _): (Ctid, State)| {
+        let (path, report) = accounts.quota(ctid)?;
+        let Report { space, inodes, grace } = report;
+        Some(Quota { id: ctid.get(), path, space: row(space, grace), inodes: row(inodes, grace) })
+    };
+    accounts.running().into_iter().filter_map(quota).collect()
 }
 
 fn online_cpus() -> u32 {

@@ -28,6 +28,7 @@ pub mod monitor;
 pub mod mount;
 mod net;
 mod node;
+pub mod quota;
 pub mod runscript;
 mod scripts;
 mod session;

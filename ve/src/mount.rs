@@ -13,6 +13,7 @@ use vzsys::mount::{self as mounts, Attr, MountGuard, is_mount_point};
 
 use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
+use crate::quota;
 use crate::scripts::{self, Order};
 
 /// What `mount` found.
@@ -66,8 +67,12 @@ fn bare(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr) -> Result<MountGuard> {
     fs::create_dir_all(&root)
         .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
     let kind = ve.layout(&private)?;
+    quota::on(ve, &private, kind)?;
     warn_if_reachable(ve, &private, kind);
+    // An overlay that has no room for its work directory would be read-only.
+    quota::widen(ve)?;
     let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids, attrs)?;
+    quota::settle(ve)?;
     vzsys::fault::point("mount.mounted");
     Ok(guard)
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::guest;
 use crate::net;
 use crate::node::Ve;
+use crate::quota;
 use crate::start;
 use crate::state::State;
 
@@ -202,6 +203,7 @@ fn apply_live(
     let touched = |keys: &[&str]| changed.iter().any(|change| keys.contains(&change.key.as_str()));
     let mut guards = Vec::new();
     let mut limits = cgroup::LimitGuard::default();
+    let mut disk = None;
     if touched(&["IP_ADDRESS"]) {
         add_addresses(ve, old, changes.skip_arpdetect, state, &mut guards)?;
     }
@@ -215,6 +217,9 @@ fn apply_live(
             ve.say(0, &line);
         }
     }
+    if touched(&["DISKSPACE", "DISKINODES", "QUOTATIME"]) {
+        disk = Some(quota::change(ve)?);
+    }
     if touched(&["IP_ADDRESS", "HOSTNAME", "NAMESERVER", "SEARCHDOMAIN"]) {
         guest::reconfigure(ve, state)?;
     }
@@ -225,6 +230,9 @@ fn apply_live(
         delete_addresses(ve, old, state)?;
     }
     limits.commit();
+    if let Some(disk) = disk {
+        disk.keep();
+    }
     for guard in guards {
         net::announce(ve, guard.commit());
     }

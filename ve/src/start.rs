@@ -29,6 +29,7 @@ use crate::monitor::{Monitor, Order, Task};
 use crate::mount::{self, Busy, Scripts};
 use crate::net;
 use crate::node::Ve;
+use crate::quota;
 use crate::scripts;
 use crate::state::{State, boottime};
 use crate::views;
@@ -161,6 +162,7 @@ struct Prepared {
 fn prepare(ve: &Ve<'_>, options: Options, scripts: Scripts) -> Result<Prepared> {
     let ids = ids::claim(&ve.config, ve.ctid)?;
     let root = mount_for_start(ve, options, ids, scripts)?;
+    quota::widen(ve)?;
     fault::point("start.mounted");
     let found = guest::detect(ve, ids)?;
     let cgroup = cgroup::create(ve, ids)?;
@@ -215,6 +217,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
         stop: found.guest.stop().into(),
         tells_ready: found.guest.tells_ready(),
     };
+    quota::settle(ve)?;
     accounts::begin(&ve.config, ve.ctid, &ve.run_dir());
     state.save(&ve.run_dir())?;
     fault::point("start.saved");
@@ -463,6 +466,7 @@ fn waiting<T>(ve: &Ve<'_>, work: impl FnOnce(&Door) -> Result<T>) -> Result<T> {
     // The monitor kills its init when nobody is left to release it.
     drop(monitor);
     door.wait_ended()?;
+    quota::settle(ve)?;
     // Processes first: they are in the root.
     let Made { root, cgroup, .. } = made;
     drop(cgroup);

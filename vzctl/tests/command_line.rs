@@ -97,7 +97,7 @@ fn libvirts_start_destroy_starts_nothing() {
 
 #[test]
 fn verbs_of_later_versions_say_so() {
-    for verb in "suspend chkpnt resume restore quotaon quotaoff quotainit convert compact".split(' ') {
+    for verb in "suspend chkpnt resume restore convert compact".split(' ') {
         refused(&format!("{verb} 101"), 5, &format!("vzctl {verb} is not available in this version"));
     }
 }

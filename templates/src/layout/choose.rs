@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::{Layout, LayoutError, overlay};
 use crate::image::{self, Size};
+use crate::quota::{self, QuotaError};
 
 /// `VE_LAYOUT` names something else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,7 +148,10 @@ fn cached(parent: &Path) -> String {
 
 /// Whether the file system of a directory keeps limits of a tree in it; the error says why not.
 fn kept_by(parent: &Path) -> Result<(), String> {
-    Err(format!("the file system of {} keeps no limits of a directory", parent.display()))
+    quota::keeper(parent).map(drop).map_err(|error| match error {
+        QuotaError::Unable { why, .. } => why,
+        error => error.to_string(),
+    })
 }
 
 #[cfg(test)]

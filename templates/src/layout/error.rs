@@ -90,7 +90,9 @@ impl LayoutError {
             Self::NoSize => Exit::DiskspaceNotSet,
             Self::Image(error) => error.exit(),
             Self::Cache(error) => error.exit(),
-            Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::Call { source, .. } if matches!(source.errno(), Errno::NOSPC | Errno::DQUOT) => {
+                Exit::FsNoDiskSpace
+            }
             Self::Call { exit, .. } => *exit,
         }
     }

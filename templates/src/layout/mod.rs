@@ -24,12 +24,16 @@ mod simfs;
 pub(crate) mod stack;
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use vzconf::Ctid;
+use vzconf::{Ctid, Exit};
+use vzsys::Call;
 use vzsys::idmap::IdRange;
 use vzsys::mount::{Attr, Detached, MountGuard};
+use vzsys::quota::{Project, set_project};
 
 use crate::archive::Progress;
 use crate::cache::{Cache, Template};
@@ -112,6 +116,25 @@ pub struct New<'a> {
     pub image: Option<Size>,
     /// Where empty images are kept until the next reboot.
     pub blanks: &'a Path,
+    /// The project that all files of the area belong to (`quota`), where its file system counts them.
+    pub project: Option<u32>,
+}
+
+impl New<'_> {
+    /// Makes the directory of the area, for root alone.
+    pub(crate) fn make_dir(&self) -> Result<(), LayoutError> {
+        let failed =
+            || LayoutError::call(format!("cannot create {}", self.area.display()), Exit::FsNewVePrvt);
+        let made = fs::DirBuilder::new().mode(0o700).create(self.area);
+        made.call("mkdir", || self.area.display().to_string()).map_err(failed())?;
+        match self.project {
+            Some(id) => fs::File::open(self.area)
+                .call("open", || self.area.display().to_string())
+                .and_then(|dir| set_project(dir.as_fd(), Project { id, inherited: true }))
+                .map_err(failed()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a layout does. An area is given by its path; the caller holds the VE's lock.
@@ -164,6 +187,14 @@ pub fn create(layout: Layout, new: &New<'_>, progress: &mut dyn FnMut(Progress))
 /// [`LayoutError::Damaged`], [`LayoutError::Image`].
 pub fn image(layout: Layout, private: &Path) -> Result<Option<Image>, LayoutError> {
     layout.kind().image(private)
+}
+
+/// Whether an area is a tree of the host's file system, which limits it (`quota`): there is no image that does.
+///
+/// # Errors
+/// As [`image`].
+pub fn is_tree(layout: Layout, private: &Path) -> Result<bool, LayoutError> {
+    Ok(image(layout, private)?.is_none())
 }
 
 /// Makes that image one in which `df` shows so many bytes; `tell` is told bytes copied and in all, when it shrinks.

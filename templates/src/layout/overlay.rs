@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -118,8 +118,7 @@ pub(super) struct Overlay;
 impl Kind for Overlay {
     fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
         let base = new.cache.base(new.template, progress)?;
-        let made = fs::DirBuilder::new().mode(0o700).create(new.area);
-        made.call("mkdir", || new.area.display().to_string()).map_err(failed(new.area))?;
+        new.make_dir()?;
         new.cache.add_ref(&base.id, new.ctid)?;
         let record = Record {
             version: 1,

@@ -13,11 +13,12 @@ pub(super) struct Simfs;
 
 impl Kind for Simfs {
     fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
+        new.make_dir()?;
         let unpacked = Unpack::new(&new.template.path)
             .needed(new.template.unpacked())
             .durability(Durability::Lazy)
             .progress(progress)
-            .into(new.area);
+            .into_dir(new.area);
         unpacked.map(drop).map_err(|error| CacheError::from(error).into())
     }
 

@@ -215,15 +215,15 @@ const FEATURES: [Feature; 34] = [
     feature(
         "project quotas on ext4",
         "4.5",
-        "disk limits (planned)",
-        "–",
+        "disk limits",
+        "stored only",
         Ask::Try(|_| mounted_with("/mnt/ext4", "prjquota")),
     ),
     feature(
         "project quotas on xfs",
         "2.6",
-        "disk limits (planned)",
-        "–",
+        "disk limits",
+        "stored only",
         Ask::Try(|_| mounted_with("/mnt/xfs", "prjquota")),
     ),
     feature(

@@ -257,6 +257,9 @@ fn optioned(word: &Word, parsed: Parsed) -> Result<Verb, UsageError> {
     Ok(match word.kind {
         Kind::Create => Verb::Create(create(parsed.found)),
         Kind::Destroy => Verb::Destroy,
+        Kind::Quotaon => Verb::Quotaon,
+        Kind::Quotaoff => Verb::Quotaoff,
+        Kind::Quotainit => Verb::Quotainit,
         Kind::Mount => Verb::Mount,
         Kind::Umount => Verb::Umount,
         Kind::Start => Verb::Start(start(&parsed)),

@@ -164,6 +164,12 @@ pub enum Verb {
     SnapshotUmount(Id),
     /// List the snapshots.
     SnapshotList(ListOptions),
+    /// Have its disk limits hold.
+    Quotaon,
+    /// Lift them.
+    Quotaoff,
+    /// Count its files anew.
+    Quotainit,
 }
 
 impl Verb {
@@ -191,6 +197,9 @@ impl Verb {
             Self::SnapshotMount(..) => "snapshot-mount",
             Self::SnapshotUmount(_) => "snapshot-umount",
             Self::SnapshotList(_) => "snapshot-list",
+            Self::Quotaon => "quotaon",
+            Self::Quotaoff => "quotaoff",
+            Self::Quotainit => "quotainit",
         }
     }
 

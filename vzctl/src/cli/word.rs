@@ -26,6 +26,9 @@ pub(crate) enum Kind {
     SnapshotMount,
     SnapshotUmount,
     SnapshotList,
+    Quotaon,
+    Quotaoff,
+    Quotainit,
 }
 
 /// Which containers completion proposes for a verb.
@@ -98,8 +101,7 @@ impl Word {
 }
 
 /// Verbs of OpenVZ that this version does not have.
-pub(crate) const LATER: &[&str] =
-    &["suspend", "chkpnt", "resume", "restore", "quotaon", "quotaoff", "quotainit", "convert", "compact"];
+pub(crate) const LATER: &[&str] = &["suspend", "chkpnt", "resume", "restore", "convert", "compact"];
 
 /// Words in place of a verb that need no container.
 pub(crate) const PLAIN: &[&str] = &["help", "completion"];
@@ -359,5 +361,35 @@ pub(crate) const WORDS: &[Word] = &[
             ("vzctl snapshot-list 101 -H -o uuid,name", "for scripts; or --json"),
         ],
         notes: "",
+    },
+    Word {
+        kind: Kind::Quotaon,
+        name: "quotaon",
+        aliases: &[],
+        synopsis: "",
+        about: "Have a container's disk limits hold now",
+        containers: Containers::Any,
+        examples: &[("vzctl quotaon 101", "DISKSPACE and DISKINODES of its configuration")],
+        notes: "mount and start do so as well.",
+    },
+    Word {
+        kind: Kind::Quotaoff,
+        name: "quotaoff",
+        aliases: &[],
+        synopsis: "",
+        about: "Lift a stopped container's disk limits until it is mounted or started",
+        containers: Containers::Stopped,
+        examples: &[("vzctl quotaoff 101", "what it uses goes on being counted")],
+        notes: "For good: vzctl set 101 --diskquota no --save",
+    },
+    Word {
+        kind: Kind::Quotainit,
+        name: "quotainit",
+        aliases: &[],
+        synopsis: "",
+        about: "Count a stopped container's files anew, and have its disk limits hold",
+        containers: Containers::Stopped,
+        examples: &[("vzctl quotainit 101", "after files came into its private area from elsewhere")],
+        notes: "Goes through all of the container's files.",
     },
 ];

@@ -37,6 +37,8 @@ pub enum Need {
     Layout,
     /// When init was started.
     Uptime,
+    /// What is in use of the disk, and the limits in force.
+    Disk,
 }
 
 /// What a field is taken from.
@@ -224,14 +226,14 @@ static FIELDS: &[Field] = table! {
         Swappages "swappages" "SWAPP" "swap, pages";
     }
     after {
-        ten("diskspace", "DSPACE", Need::Config, Get::Space(DiskColumn::Usage), "disk space in use, KiB");
-        ten("diskspace.s", "DSPACE.S", Need::Config, Get::Space(DiskColumn::Soft),
+        ten("diskspace", "DSPACE", Need::Disk, Get::Space(DiskColumn::Usage), "disk space in use, KiB");
+        ten("diskspace.s", "DSPACE.S", Need::Disk, Get::Space(DiskColumn::Soft),
             "disk space, soft limit, KiB");
-        ten("diskspace.h", "DSPACE.H", Need::Config, Get::Space(DiskColumn::Hard),
+        ten("diskspace.h", "DSPACE.H", Need::Disk, Get::Space(DiskColumn::Hard),
             "disk space, hard limit, KiB");
-        ten("diskinodes", "DINODES", Need::Config, Get::Inodes(DiskColumn::Usage), "inodes in use");
-        ten("diskinodes.s", "DINODES.S", Need::Config, Get::Inodes(DiskColumn::Soft), "inodes, soft limit");
-        ten("diskinodes.h", "DINODES.H", Need::Config, Get::Inodes(DiskColumn::Hard), "inodes, hard limit");
+        ten("diskinodes", "DINODES", Need::Disk, Get::Inodes(DiskColumn::Usage), "inodes in use");
+        ten("diskinodes.s", "DINODES.S", Need::Disk, Get::Inodes(DiskColumn::Soft), "inodes, soft limit");
+        ten("diskinodes.h", "DINODES.H", Need::Disk, Get::Inodes(DiskColumn::Hard), "inodes, hard limit");
         Field {
             align: Align::Bare,
             ..right("laverage", "LAVERAGE", 14, Need::Nothing, |r| Value::Load(r.laverage),

@@ -7,7 +7,7 @@ use ve::exec::What;
 use ve::mount::Mounted;
 use ve::set::Then;
 use ve::stop::Stopped;
-use ve::{Error, Ve, console, create, destroy, exec, mount, runscript, set, start, stop};
+use ve::{Error, Ve, console, create, destroy, exec, mount, quota, runscript, set, start, stop};
 use vzconf::change::Changes;
 use vzconf::{Exit, params};
 use vzsys::process::Ended;
@@ -50,6 +50,9 @@ pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
         | Verb::SnapshotMount(..)
         | Verb::SnapshotUmount(_)
         | Verb::SnapshotList(_) => super::snapshots::run(ve, verb, report)?,
+        Verb::Quotaon => quota::quotaon(ve)?,
+        Verb::Quotaoff => quota::quotaoff(ve)?,
+        Verb::Quotainit => quota::quotainit(ve)?,
     }
     Ok(0)
 }

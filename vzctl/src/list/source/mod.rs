@@ -3,6 +3,7 @@
 
 mod addresses;
 mod config;
+mod disk;
 mod runtime;
 mod status;
 mod usage;
@@ -93,6 +94,7 @@ struct Needs {
     usage: Option<Depth>,
     layout: bool,
     uptime: bool,
+    disk: bool,
 }
 
 impl Needs {
@@ -114,6 +116,7 @@ impl Needs {
             usage: needed.iter().filter_map(Need::usage).max(),
             layout: need(Need::Layout),
             uptime: need(Need::Uptime),
+            disk: need(Need::Disk),
         }
     }
 }
@@ -158,6 +161,9 @@ impl View<'_> {
         if let Some(config) = &config {
             let unset = if runtime.is_some() { Pair::UNLIMITED } else { Pair::both(0) };
             config::fill(&mut row, config, unset);
+            if self.needs.disk && is_host(self.paths) {
+                disk::fill(&mut row, self.paths, config, runtime.is_some());
+            }
             if self.needs.layout {
                 row.layout = config::layout(config);
             }
