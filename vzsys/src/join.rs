@@ -54,14 +54,18 @@ pub(crate) fn limit_files() -> Result<()> {
 }
 
 /// A limit of this process, raised for what it starts; as it was again on drop.
-pub(crate) struct Lent {
+#[derive(Debug)]
+pub struct Lent {
     resource: Resource,
     usual: Rlimit,
 }
 
 impl Lent {
     /// The soft limit becomes this number, whatever the hard one is. Only the host's root can raise that.
-    pub(crate) fn at_least(resource: Resource, number: u64) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The errno of setrlimit(2).
+    pub fn at_least(resource: Resource, number: u64) -> Result<Self> {
         let usual = getrlimit(resource);
         let maximum = usual.maximum.map(|maximum| maximum.max(number));
         setrlimit(resource, Rlimit { current: Some(number), maximum })

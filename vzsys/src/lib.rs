@@ -23,7 +23,9 @@ pub mod process;
 pub mod quota;
 pub mod raw;
 pub mod seccomp;
+pub mod serve;
 pub mod spawn;
+pub mod trace;
 pub mod trap;
 
 pub use error::{Call, Result, SysError};

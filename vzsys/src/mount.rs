@@ -53,6 +53,12 @@ impl Opt {
 }
 
 impl Detached {
+    /// Takes over a mount that another process of ours made.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
     /// A new file system of `kind`, shown in mount tables as coming from `source`.
     ///
     /// # Errors

@@ -32,12 +32,18 @@ pub fn find(name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// `ENOENT` when it is not installed.
-#[allow(clippy::disallowed_methods)] // this is the spawner
 pub fn command(name: &str) -> Result<Command> {
     let path = find(name).ok_or_else(|| SysError::new("execve", name, Errno::NOENT))?;
+    Ok(program(&path))
+}
+
+/// The same of a program whose path is known.
+#[must_use]
+#[allow(clippy::disallowed_methods)] // this is the spawner
+pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear().env("PATH", PATH).env("HOME", "/").env("TERM", "linux").stdin(Stdio::null());
-    Ok(command)
+    command
 }
 
 /// Runs a command with `input` on its standard input and collects what it prints.

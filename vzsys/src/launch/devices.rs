@@ -1,9 +1,13 @@
 //! A VE's `/dev`: a tmpfs made on the host's side, because a user namespace may not make device nodes.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, mkdirat, mknodat, symlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fstat, mkdirat, mknodat, openat,
+    statat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::process::umask;
@@ -11,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LaunchPlan;
 use crate::error::{Call, Result, SysError};
-use crate::idmap;
+use crate::idmap::{self, IdRange};
 use crate::mount::{Detached, Opt};
 
 /// Character or block device.
@@ -50,9 +54,12 @@ const LINKS: [(&str, &str); 6] = [
     ("core", "/proc/kcore"),
 ];
 
-/// Makes the file system with its nodes, owned by the VE's root, attached nowhere.
-pub(super) fn make(plan: &LaunchPlan) -> Result<Detached> {
-    let base = plan.ids.map_or(0, |ids| ids.base);
+/// The file system for a VE's `/dev`, with nothing in it, attached nowhere.
+///
+/// # Errors
+/// The errno of fsopen(2) and its like.
+pub fn empty(ids: Option<IdRange>) -> Result<Detached> {
+    let base = ids.map_or(0, |ids| ids.base);
     let options = [
         Opt::value("mode", "0755"),
         Opt::value("size", "1m"),
@@ -61,7 +68,64 @@ pub(super) fn make(plan: &LaunchPlan) -> Result<Detached> {
         Opt::value("gid", base),
     ];
     let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let dev = Detached::new("tmpfs", "dev", &options, attrs)?;
+    Detached::new("tmpfs", "dev", &options, attrs)
+}
+
+/// Adds `base` to the ids of all that is in a directory tree of ours, itself included: a tree that was saved with the
+/// ids that a VE sees.
+///
+/// # Errors
+/// The errno of open(2), getdents(2) or fchownat(2).
+pub fn shift(dir: BorrowedFd<'_>, base: u32) -> Result<()> {
+    let mut seen = HashSet::new();
+    let stat = fstat(dir).call("fstat", || "dev")?;
+    give(dir, c"", &stat, base)?;
+    shift_below(dir, base, &mut seen, 0)
+}
+
+fn shift_below(dir: BorrowedFd<'_>, base: u32, seen: &mut HashSet<u64>, depth: u32) -> Result<()> {
+    // No tree that was unpacked within its limits is deeper.
+    if depth > 64 {
+        return Err(SysError::new("openat", "dev", Errno::LOOP));
+    }
+    let entries = Dir::read_from(dir).call("getdents", || "dev")?;
+    for entry in entries {
+        let entry = entry.call("getdents", || "dev")?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat", || name.to_string_lossy())?;
+        // A file with several names is given once.
+        if !seen.insert(stat.st_ino) {
+            continue;
+        }
+        give(dir, name, &stat, base)?;
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = openat(dir, name, flags, Mode::empty()).call("openat", || name.to_string_lossy())?;
+            shift_below(below.as_fd(), base, seen, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn give(dir: BorrowedFd<'_>, name: &std::ffi::CStr, stat: &Stat, base: u32) -> Result<()> {
+    let (uid, gid) = (stat.st_uid.saturating_add(base), stat.st_gid.saturating_add(base));
+    let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+    chownat(dir, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)
+        .call("fchownat", || name.to_string_lossy())?;
+    // A change of owner takes set-user-ID bits away.
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if mode.intersects(Mode::SUID | Mode::SGID) && !FileType::from_raw_mode(stat.st_mode).is_symlink() {
+        chmodat(dir, name, mode, AtFlags::empty()).call("fchmodat", || name.to_string_lossy())?;
+    }
+    Ok(())
+}
+
+/// Makes the file system with its nodes, owned by the VE's root, attached nowhere.
+pub(super) fn make(plan: &LaunchPlan) -> Result<Detached> {
+    let dev = empty(plan.ids)?;
     let mask = umask(Mode::empty());
     let filled = idmap::as_ve_root(plan.ids, || fill(dev.as_fd(), &plan.devices));
     umask(mask);

@@ -46,7 +46,8 @@ use crate::trap::Trapped;
 
 pub use command::{ImageCommand, OWN_COMMAND, OWN_INIT};
 pub(crate) use console::open_pty;
-pub use devices::{Device, DeviceKind};
+pub use console::{Terminal, own_terminal};
+pub use devices::{Device, DeviceKind, empty as empty_dev, shift as shift_ids};
 pub use views::put_again;
 
 /// What every process of a VE is confined by; the same for init and for `vzctl exec`.
@@ -172,6 +173,9 @@ pub enum Stage {
     /// execve(2) of init.
     #[error("executing init")]
     Exec,
+    /// CRIU, in place of all the others.
+    #[error("restoring the processes")]
+    Restore,
 }
 
 /// Init to its parent.
