@@ -6,6 +6,7 @@
 //! VeCgroup::create / open ── vz/<CTID> in each of them
 //!      ├── init_plan, exec_plan      how processes get in
 //!      ├── processes, freeze, kill_all, wait_empty, remove
+//!      ├── Branches                  the cgroups that a VE has made itself: recorded, made again
 //!      ├── Limits::apply             what it may use: pure plan, then writes
 //!      ├── Limits::apply_inside      the same where no cgroup has it: its terminals, its System V memory, its locks
 //!      ├── count_files, forget_files what the host's gate for files does for a VE
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod beancounter;
+mod branches;
 mod configured;
 mod cpus;
 mod devices;
@@ -62,6 +64,7 @@ mod usage;
 mod ve_cgroup;
 
 pub use beancounter::{Beancounter, Counter};
+pub use branches::Branches;
 pub use configured::configured;
 pub use cpus::Cpus;
 pub use devices::DevicePolicy;

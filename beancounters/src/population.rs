@@ -127,6 +127,34 @@ impl VeCgroup {
         self.kill_each()
     }
 
+    /// Sends SIGKILL to all processes of a VE that is frozen; they end when it is thawed, and do nothing before.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn kill_frozen(&self) -> Result<()> {
+        for pid in self.processes()? {
+            kill(pid);
+        }
+        Ok(())
+    }
+
+    /// Whether one of its processes has SIGKILL waiting for it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn is_doomed(&self) -> Result<bool> {
+        const KILL: u64 = 1 << (Signal::KILL.as_raw() - 1);
+        let pending = |pid: &i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| {
+                let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+                set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+                    .is_some_and(|set| set & KILL != 0)
+            })
+        };
+        Ok(self.processes()?.iter().any(pending))
+    }
+
     fn kill_each(&self) -> Result<()> {
         // v1: a frozen process cannot fork, and gets its signal when thawed. No freezer: rounds do it.
         let freezer = self.v1_dir(Controller::Freezer).map(|dir| dir.join("freezer.state"));
@@ -151,16 +179,23 @@ impl VeCgroup {
         result
     }
 
+    /// The directory whose freezer stops the VE's processes: v1's where it is mounted, because there a debugger's
+    /// tracees stay where they are too.
+    #[must_use]
+    pub fn freezer_dir(&self) -> Option<PathBuf> {
+        self.v1_dir(Controller::Freezer).or_else(|| self.v2_dir())
+    }
+
     /// Stops all processes where they are, and waits until they stand still. Thawed again on failure.
     ///
     /// # Errors
     /// [`Error::TimedOut`] at the deadline, [`Error::File`].
     pub fn freeze(&self, deadline: Instant) -> Result<()> {
-        let frozen = match (self.v2_dir(), self.v1_dir(Controller::Freezer)) {
-            (Some(dir), _) => {
+        let frozen = match (self.v1_dir(Controller::Freezer), self.v2_dir()) {
+            (Some(dir), _) => self.freeze_v1(&dir, deadline),
+            (None, Some(dir)) => {
                 self.write("cgroup.freeze", &dir, "1").and_then(|()| wait_event(&dir, "frozen", 1, deadline))
             }
-            (None, Some(dir)) => self.freeze_v1(&dir, deadline),
             (None, None) => Err(Error::NoHierarchy),
         };
         match frozen {
@@ -174,14 +209,36 @@ impl VeCgroup {
         }
     }
 
+    /// The same while somebody traces them: they are not waited for. Whoever lets them go finds them frozen.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn hold(&self) -> Result<()> {
+        match (self.v1_dir(Controller::Freezer), self.v2_dir()) {
+            (Some(dir), _) => self.write("freezer.state", &dir, "FROZEN"),
+            (None, Some(dir)) => self.write("cgroup.freeze", &dir, "1"),
+            (None, None) => Err(Error::NoHierarchy),
+        }
+    }
+
+    /// Whether its processes are stopped, or on the way to it.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        match (self.v1_dir(Controller::Freezer), self.v2_dir()) {
+            (Some(dir), _) => knob::read(&dir.join("freezer.state")).is_ok_and(|state| state != "THAWED"),
+            (None, Some(dir)) => knob::read(&dir.join("cgroup.freeze")).is_ok_and(|state| state == "1"),
+            (None, None) => false,
+        }
+    }
+
     /// Lets frozen processes go on.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn thaw(&self) -> Result<()> {
-        match (self.v2_dir(), self.v1_dir(Controller::Freezer)) {
-            (Some(dir), _) => self.write("cgroup.freeze", &dir, "0"),
-            (None, Some(dir)) => self.write("freezer.state", &dir, "THAWED"),
+        match (self.v1_dir(Controller::Freezer), self.v2_dir()) {
+            (Some(dir), _) => self.write("freezer.state", &dir, "THAWED"),
+            (None, Some(dir)) => self.write("cgroup.freeze", &dir, "0"),
             (None, None) => Err(Error::NoHierarchy),
         }
     }

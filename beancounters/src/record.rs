@@ -85,6 +85,21 @@ impl Record {
         Record::parse(&fs::read_to_string(run_dir.join(FILE)).ok()?)
     }
 
+    /// The text of a VE's record, for whoever takes it along; `None` when there is none.
+    #[must_use]
+    pub fn save(run_dir: &Path) -> Option<String> {
+        Record::load(run_dir).map(|record| record.text())
+    }
+
+    /// Goes on from a record that was [saved][Record::save]: the kernel's own counters begin again with the VE's new
+    /// cgroups, and are added. A damaged one counts as none.
+    ///
+    /// # Errors
+    /// Those of write(2) and rename(2).
+    pub fn resume(run_dir: &Path, saved: &str) -> io::Result<()> {
+        Record::parse(saved).map_or(Ok(()), |record| record.write(run_dir))
+    }
+
     /// Changes the record, or makes one, against everybody else who does. It is written when something changed that
     /// would be lost; what is in use now is that only when it was counted `in_full`, for those who do not. The new
     /// record is returned even when it could not be written.

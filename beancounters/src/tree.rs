@@ -2,9 +2,10 @@
 //!
 //! One descriptor at a time, going down by name and up by `..`: neither depth nor width costs more
 //! than the names themselves. cgroups cannot be moved to another parent, so `..` leads back.
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -30,6 +31,11 @@ impl Dir {
 
     fn child(&self, name: &CString) -> Result<Option<Dir>, Errno> {
         gone(rustix::fs::openat(&self.0, name, DIRECTORY, Mode::empty()).map(Dir))
+    }
+
+    /// A child that must be there.
+    pub(crate) fn named(&self, name: &OsStr) -> Result<Dir, Errno> {
+        rustix::fs::openat(&self.0, name, DIRECTORY, Mode::empty()).map(Dir)
     }
 
     fn parent(&self) -> Result<Dir, Errno> {
@@ -72,13 +78,23 @@ fn gone<T>(opened: Result<T, Errno>) -> Result<Option<T>, Errno> {
 
 /// Calls `visit` for the directory and everything below it, parents first.
 pub(crate) fn walk(top: Dir, mut visit: impl FnMut(&Dir) -> Result<(), Errno>) -> Result<(), Errno> {
-    visit(&top)?;
+    walk_named(top, |dir, _| visit(dir))
+}
+
+/// The same, with each one's path below the first.
+pub(crate) fn walk_named(
+    top: Dir,
+    mut visit: impl FnMut(&Dir, &Path) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut path = PathBuf::new();
+    visit(&top, &path)?;
     let mut pending = vec![top.subdirectories()?];
     let mut here = top;
     while let Some(names) = pending.last_mut() {
         if let Some(name) = names.pop() {
             if let Some(child) = here.child(&name)? {
-                visit(&child)?;
+                path.push(OsStr::from_bytes(name.as_bytes()));
+                visit(&child, &path)?;
                 pending.push(child.subdirectories()?);
                 here = child;
             }
@@ -86,6 +102,7 @@ pub(crate) fn walk(top: Dir, mut visit: impl FnMut(&Dir) -> Result<(), Errno>) -
             pending.pop();
             if !pending.is_empty() {
                 here = here.parent()?;
+                path.pop();
             }
         }
     }

@@ -33,7 +33,8 @@ pub use attach::{NetGuard, announce, attach, probe};
 pub use device::{venet_ctid, venet_mac, venet_name};
 pub use error::{Error, Owner, Subject};
 pub use live::{
-    Devices, add_address, addresses, all_addresses, del_address, detach, exists, netif_add, netif_del,
+    Devices, add_address, addresses, all_addresses, del_address, detach, disconnect, exists, netif_add,
+    netif_del,
 };
 pub use neighbour::{forwarding_hint, host_mac};
 pub use params::{Neighbours, NetParams, Probe};

@@ -14,7 +14,7 @@ use crate::device::{VENET, venet_ctid, venet_name};
 use crate::error::{Error, Owner, Subject};
 use crate::link::{Link, Request, refused};
 use crate::params::{NetParams, record_path};
-use crate::plan::NetPlan;
+use crate::plan::{NetPlan, Step};
 use crate::{neighbour, record, request};
 
 /// Sends requests that take something away; what is not there is as well.
@@ -235,6 +235,30 @@ pub fn detach(ctid: Ctid, paths: &Paths, devices: Devices) -> Result<(), Error> 
     }
     gone(&mut host, requests)?;
     record::remove(&path)
+}
+
+/// Takes a VE off the networks while it is frozen or saved: nothing reaches it, and nobody is told that it is gone. Its
+/// devices stay. [`crate::attach()`] of the second half of its plan puts it back.
+///
+/// # Errors
+/// What was refused; what is gone already is no error.
+pub fn disconnect(plan: &NetPlan) -> Result<(), Error> {
+    let mut host = Link::host()?;
+    let device = venet_name(plan.ctid);
+    let own = host.index(&device)?;
+    let mut requests = Vec::new();
+    if let Some(index) = own {
+        let routes = our_routes(&mut host, own)?;
+        requests.extend(routes.into_iter().map(|(_, a)| request::delete_route(&device, index, a)));
+    }
+    let proxies = proxies_of(&mut host, own, record::addresses(&plan.record))?;
+    requests.extend(proxies.into_iter().map(|(index, a)| request::delete_proxy(index, a)));
+    for step in &plan.steps {
+        if let Step::Join { device, .. } = step {
+            requests.push(request::join_bridge(device, "none", 0));
+        }
+    }
+    gone(&mut host, requests)
 }
 
 /// The proxy entries of a VE. With a record they follow from it; without one they are those that no

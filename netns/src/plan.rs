@@ -146,6 +146,20 @@ impl NetPlan {
         Ok(plan)
     }
 
+    /// The same in two halves, for a VE that is restored: first what its sockets need, so that nothing reaches them while
+    /// they are half made; then what connects it with the networks.
+    #[must_use]
+    pub fn split(self) -> (Self, Self) {
+        let outside = |step: &Step| {
+            matches!(step, Step::Route(_) | Step::Announce(_) | Step::Join { .. } | Step::MacFilter { .. })
+        };
+        let (mut inner, mut outer) = (self.clone(), self);
+        inner.steps.retain(|step| !outside(step));
+        // Which networks are around is found out by the look for owners.
+        outer.steps.retain(|step| outside(step) || matches!(step, Step::Free(_)));
+        (inner, outer)
+    }
+
     fn empty(params: &NetParams) -> Self {
         Self {
             ctid: params.ctid,
@@ -252,6 +266,19 @@ mod tests {
                 "write /var/lib/vzctl/veip/101",
             ]
         );
+    }
+
+    #[test]
+    fn the_halves_of_a_plan_are_all_of_it_and_only_the_second_is_seen_outside() {
+        let mut params = NetParams::new(Ctid::new(101).unwrap(), &vzconf::Paths::host());
+        params.addresses = vec!["10.0.0.1".parse().unwrap()];
+        params.netifs = NetIf::parse_list("ifname=eth0,bridge=br0").unwrap();
+        let plan = NetPlan::new(&params).unwrap();
+        let (inner, outer) = plan.clone().split();
+        assert!(plan.steps.iter().all(|step| inner.steps.contains(step) || outer.steps.contains(step)));
+        let seen =
+            |plan: &NetPlan| plan.to_string().contains("ip route add") || plan.to_string().contains("master");
+        assert!(!seen(&inner) && seen(&outer));
     }
 
     #[test]
