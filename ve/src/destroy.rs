@@ -11,6 +11,7 @@ use vzsys::fault;
 use crate::dismantle;
 use crate::error::{Doing, Error, Result};
 use crate::ids;
+use crate::life;
 use crate::node::Ve;
 use crate::quota;
 use crate::snapshot;
@@ -50,6 +51,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     let _ = ve.root().map(fs::remove_dir);
     let _ = fs::remove_file(ve.node.paths.state_dir().join("veip").join(ve.ctid.to_string()));
     crate::creating::remove(ve)?;
+    life::forget(&ve.node.paths, ve.ctid);
     ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
     ve.say(0, "Container private area was destroyed");
     Ok(())

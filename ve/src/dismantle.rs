@@ -8,6 +8,7 @@ use crate::error::{Result, describe};
 use crate::mount::{self, Busy};
 use crate::net;
 use crate::node::Ve;
+use crate::restore;
 use crate::state;
 
 /// What happens to the mounted root.
@@ -48,6 +49,7 @@ pub(crate) fn mend(ve: &Ve<'_>) -> Result<bool> {
         return Ok(false);
     }
     ve.say(1, "Removing what an earlier run left behind");
+    restore::mend(ve)?;
     for failure in take_down(ve, Root::Unmount, Devices::Delete) {
         ve.say(-1, &format!("WARNING: {failure}"));
     }

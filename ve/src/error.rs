@@ -72,6 +72,15 @@ pub enum Error {
         #[source]
         source: LaunchError,
     },
+    /// CRIU, or its images.
+    #[error("{source}")]
+    Criu {
+        /// Why.
+        #[source]
+        source: criu::Error,
+        /// 16 for a checkpoint, 17 for a restore.
+        exit: Exit,
+    },
     /// An action script failed.
     #[error("action script {} {how}", path.display())]
     Script {
@@ -116,6 +125,7 @@ impl Error {
             Self::Backup(error) => error.exit(),
             Self::Guest { source, .. } => source.exit(),
             Self::Launch { .. } => Exit::EnvCreate,
+            Self::Criu { exit, .. } => *exit,
             Self::Script { .. } => Exit::ActionScript,
             Self::Call { source, .. } if source.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
             Self::Call { exit, .. } => *exit,
@@ -128,6 +138,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused { hint, .. } => hint.as_deref(),
+            Self::Criu { source, .. } => source.hint(),
             Self::CleanupFailed { cause, .. } => cause.hint(),
             _ => None,
         }

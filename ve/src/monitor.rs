@@ -3,12 +3,16 @@
 //! `vzctl` starts a `vzmon` for each VE that it starts, gives it an [`Order`], and releases init
 //! through it. Afterwards the channel is closed and both go their ways.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vzsys::channel::Channel;
+use vzsys::idmap::IdRange;
 use vzsys::launch::{LaunchError, LaunchPlan, Stage};
 use vzsys::process::ProcRef;
+
+use crate::externals::Externals;
 
 /// All that a monitor has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,31 @@ pub enum Task {
         /// Whether it has a user namespace.
         user_namespace: bool,
     },
+    /// Restore it. Its `/dev` comes with this message.
+    Restore(Box<RestorePlan>),
+}
+
+/// All that a monitor has to know to restore a VE.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// The program of CRIU.
+    pub criu: PathBuf,
+    /// The image directory.
+    pub images: PathBuf,
+    /// Where the VE's root is mounted.
+    pub root: PathBuf,
+    /// The VE's ids.
+    pub ids: Option<IdRange>,
+    /// What is to be mounted anew.
+    pub externals: Externals,
+    /// A directory of ours, in which CRIU sees what is mounted.
+    pub place: PathBuf,
+    /// As in a launch.
+    pub signals: Option<u64>,
+    /// As in a launch.
+    pub lockable: Option<u64>,
+    /// Whether its processes stand still at the end.
+    pub frozen: bool,
 }
 
 /// `vzmon` to whoever answers what its VE asks, and outlives it. For a supervisor the socket that it listens at comes
@@ -64,6 +93,8 @@ pub fn supervisor_socket(run_dir: &Path) -> PathBuf {
 pub enum ToMonitor {
     /// The first message.
     Order(Order),
+    /// The network of a VE that is restored is there.
+    Wired,
     /// Let init run.
     Release,
 }
@@ -98,8 +129,28 @@ impl Monitor {
     /// # Errors
     /// The call that failed, as a failed clone.
     pub fn order(channel: Channel, order: Order) -> Result<Self, LaunchError> {
-        send(&channel, &ToMonitor::Order(order))?;
+        Self::order_with(channel, order, None)
+    }
+
+    /// The same with a descriptor.
+    ///
+    /// # Errors
+    /// The call that failed, as a failed clone.
+    pub fn order_with(
+        channel: Channel,
+        order: Order,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, LaunchError> {
+        channel.send(&ToMonitor::Order(order), fd).map_err(|error| lost(error.to_string()))?;
         Ok(Self { channel })
+    }
+
+    /// Tells that the network of a VE that is restored is there.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn wired(&self) -> Result<(), LaunchError> {
+        send(&self.channel, &ToMonitor::Wired)
     }
 
     /// The pid of the cloned init, and whether it gets files of its own in `/proc`.

@@ -219,7 +219,7 @@ fn parse_below(table: &str, root: &Path) -> Vec<PathBuf> {
 }
 
 /// The kernel writes blanks, tabs, newlines and backslashes of paths as `\ooo`.
-fn unescape(text: &str) -> PathBuf {
+pub(crate) fn unescape(text: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,6 +1,6 @@
 //! A VE's network, as the verbs use it.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netns::{Devices, NetGuard, NetParams, NetPlan};
 use vzconf::Exit;
@@ -19,6 +19,35 @@ pub(crate) fn attach(ve: &Ve<'_>, netns: BorrowedFd<'_>) -> Result<NetGuard> {
         ve.say(0, &format!("Adding IP address(es): {}", list.join(" ")));
     }
     Ok(netns::attach(&plan, netns)?)
+}
+
+/// The first half of that, for a VE that is restored: nothing from outside reaches it yet. The second is given back.
+pub(crate) fn attach_inside(ve: &Ve<'_>, netns: BorrowedFd<'_>) -> Result<(NetGuard, NetPlan)> {
+    let (inner, outer) = NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?.split();
+    Ok((netns::attach(&inner, netns)?, outer))
+}
+
+/// Takes a VE off the networks, devices and all inside left as they are.
+pub(crate) fn disconnect(ve: &Ve<'_>) -> Result<()> {
+    Ok(netns::disconnect(&NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?)?)
+}
+
+/// Puts it back.
+pub(crate) fn reconnect(ve: &Ve<'_>, state: &State) -> Result<()> {
+    let (_, outer) = NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?.split();
+    // It may be there still.
+    netns::disconnect(&outer)?;
+    let netns = namespace(ve, state)?;
+    let guard = netns::attach(&outer, netns.as_fd())?;
+    announce(ve, guard.commit());
+    Ok(())
+}
+
+/// Connects a VE whose inside is [made][attach_inside].
+pub(crate) fn connect(ve: &Ve<'_>, outer: &NetPlan, netns: BorrowedFd<'_>) -> Result<()> {
+    let guard = netns::attach(outer, netns)?;
+    announce(ve, guard.commit());
+    Ok(())
 }
 
 /// Removes all that the VE has on the host's network; gone already is no error.

@@ -3,7 +3,7 @@
 //! Checks, then plans, then acts under guards; one `COMMIT:` line, after which the VE runs. Whatever
 //! fails before it undoes exactly what was done.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +25,7 @@ use crate::exec::{self, Door};
 use crate::guest;
 use crate::host_files;
 use crate::ids;
+use crate::life;
 use crate::monitor::{Monitor, Order, Task};
 use crate::mount::{self, Busy, Scripts};
 use crate::net;
@@ -32,6 +33,7 @@ use crate::node::Ve;
 use crate::quota;
 use crate::scripts;
 use crate::state::{State, boottime};
+use crate::suspend;
 use crate::views;
 use crate::wait;
 
@@ -77,6 +79,9 @@ const PRIVILEGED_READ_ONLY: [&str; 5] =
 /// 34/78 addresses, 79 scripts, 133 `--wait` failed. The VE is then as it was before.
 pub fn start(ve: &Ve<'_>, options: Options) -> Result<()> {
     check(ve, options)?;
+    if suspend::resume_at_start(ve)? {
+        return Ok(());
+    }
     ve.say(0, "Starting container...");
     match launch(ve, options) {
         Ok(state) if options.wait => wait_until_up(ve, &state),
@@ -103,7 +108,6 @@ pub fn check_restart(ve: &Ve<'_>, options: Options) -> Result<()> {
 
 fn check(ve: &Ve<'_>, options: Options) -> Result<()> {
     check_only(ve, options)?;
-    set_stale_dump_aside(ve)?;
     dismantle::mend(ve).map(drop)
 }
 
@@ -122,21 +126,11 @@ fn check_configured(ve: &Ve<'_>, options: Options) -> Result<()> {
     ve.existing_private().map(drop)
 }
 
-/// A dump of an earlier life would overwrite what the VE does from now on, if it were restored later.
-fn set_stale_dump_aside(ve: &Ve<'_>) -> Result<()> {
-    let Some(dump) = ve.config.dump_file().filter(|path| path.exists()) else { return Ok(()) };
-    let aside = dump.with_extension(format!("{}.stale", ve.ctid));
-    std::fs::rename(&dump, &aside)
-        .doing(Exit::System, || format!("cannot set the dump {} aside", dump.display()))?;
-    ve.say(-1, &format!("Dump file {} was not restored; it is now {}", dump.display(), aside.display()));
-    Ok(())
-}
-
 /// Everything that a start has made so far, undone in reverse by drop.
-struct Made {
-    net: Option<netns::NetGuard>,
-    cgroup: beancounters::VeCgroup,
-    root: Option<MountGuard>,
+pub(crate) struct Made {
+    pub(crate) net: Option<netns::NetGuard>,
+    pub(crate) cgroup: beancounters::VeCgroup,
+    pub(crate) root: Option<MountGuard>,
 }
 
 fn launch(ve: &Ve<'_>, options: Options) -> Result<State> {
@@ -220,6 +214,7 @@ fn attempt(ve: &Ve<'_>, options: Options) -> Result<State> {
     quota::settle(ve)?;
     accounts::begin(&ve.config, ve.ctid, &ve.run_dir());
     state.save(&ve.run_dir())?;
+    life::begin(&ve.node.paths, ve.ctid)?;
     fault::point("start.saved");
     // COMMIT: init runs.
     monitor.release().map_err(launch_failed)?;
@@ -251,7 +246,7 @@ fn gone(pid: i32) -> bool {
 }
 
 impl Made {
-    fn keep(mut self, ve: &Ve<'_>) {
+    pub(crate) fn keep(mut self, ve: &Ve<'_>) {
         if let Some(root) = self.root {
             root.keep();
         }
@@ -263,7 +258,7 @@ impl Made {
 }
 
 /// A root that is mounted already has the ids of the disk, for the admin; the VE needs its own.
-fn mount_for_start(
+pub(crate) fn mount_for_start(
     ve: &Ve<'_>,
     options: Options,
     ids: Option<IdRange>,
@@ -327,14 +322,14 @@ fn view(init: InitKind) -> CgroupView {
 }
 
 /// A monitor that was started and waits for its order. Dropped, it ends.
-struct Idle<'v> {
+pub(crate) struct Idle<'v> {
     ve: &'v Ve<'v>,
     channel: Channel,
     monitor: ProcRef,
 }
 
 /// Starts the VE's monitor: its program is loaded while the rest is prepared.
-fn start_monitor<'v>(ve: &'v Ve<'v>) -> Result<Idle<'v>> {
+pub(crate) fn start_monitor<'v>(ve: &'v Ve<'v>) -> Result<Idle<'v>> {
     let what = || format!("cannot start {} for container {}", ve.node.vzmon.display(), ve.ctid);
     let (channel, theirs) = Channel::pair().doing(Exit::Resource, what)?;
     let ctid = ve.ctid.to_string();
@@ -347,9 +342,14 @@ fn start_monitor<'v>(ve: &'v Ve<'v>) -> Result<Idle<'v>> {
 
 impl Idle<'_> {
     fn order(self, task: Task) -> Result<(Monitor, ProcRef)> {
+        self.order_with(task, None)
+    }
+
+    /// The same with a descriptor.
+    pub(crate) fn order_with(self, task: Task, fd: Option<BorrowedFd<'_>>) -> Result<(Monitor, ProcRef)> {
         let Self { ve, channel, monitor } = self;
         let order = Order { ctid: ve.ctid.get(), run_dir: ve.run_dir(), vzctl: ve.node.vzctl.clone(), task };
-        match Monitor::order(channel, order) {
+        match Monitor::order_with(channel, order, fd) {
             Ok(ordered) => Ok((ordered, monitor)),
             Err(source) => Err(Error::Launch { ctid: ve.ctid, source }),
         }

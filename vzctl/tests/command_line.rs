@@ -97,9 +97,29 @@ fn libvirts_start_destroy_starts_nothing() {
 
 #[test]
 fn verbs_of_later_versions_say_so() {
-    for verb in "suspend chkpnt resume restore convert compact".split(' ') {
+    for verb in "convert compact".split(' ') {
         refused(&format!("{verb} 101"), 5, &format!("vzctl {verb} is not available in this version"));
     }
+}
+
+#[test]
+fn suspend_and_resume_go_whole_or_by_one_part() {
+    use ve::suspend::{Part, RestorePart};
+    let dumpfile = Some(std::path::PathBuf::from("/d"));
+    assert_eq!(verb("chkpnt 101"), Verb::Suspend { part: Part::All, dumpfile: None });
+    assert_eq!(
+        verb("suspend 101 --dump --dumpfile /d --flags 0x1 --context ff"),
+        Verb::Suspend { part: Part::Dump, dumpfile: dumpfile.clone() }
+    );
+    assert_eq!(
+        verb("restore 101 --undump --dumpfile=/d"),
+        Verb::Resume { part: RestorePart::Undump, dumpfile }
+    );
+    assert_eq!(verb("resume 101 --kill"), Verb::Resume { part: RestorePart::Kill, dumpfile: None });
+    refused("suspend 101 --kill --resume", 20, "Invalid syntax: only one sub command may be used");
+    refused("chkpnt 101 --dump", 20, "Error: dumpfile is not specified");
+    refused("restore 101 --undump", 20, "Error: dumpfile is not specified");
+    assert_eq!(verb("checkpoint-check 101 --json"), Verb::CheckpointCheck { json: true });
 }
 
 #[test]

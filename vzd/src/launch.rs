@@ -15,6 +15,7 @@ use vzsys::launch::{self, FromInit, LaunchError, LaunchPlan, Stage, ToInit, Wait
 use vzsys::process::ProcRef;
 use vzsys::{Result, SysError, join, spawn};
 
+use crate::restore;
 use crate::supervisor;
 use crate::watch::{Init, Watch};
 
@@ -28,13 +29,14 @@ pub(crate) fn main() -> ExitCode {
         return ExitCode::from(20);
     };
     let channel = Channel::from_fd(fd);
-    let Ok(Some((ToMonitor::Order(order), _))) = channel.receive::<ToMonitor>() else {
+    let Ok(Some((ToMonitor::Order(order), fd))) = channel.receive::<ToMonitor>() else {
         return ExitCode::from(20);
     };
     let _ = nix_name(&order);
     let taken = match &order.task {
         Task::Launch(plan) => start(&order, plan, &channel),
         Task::Adopt { init, user_namespace } => adopt(*init, *user_namespace),
+        Task::Restore(plan) => restore::restore(&order, plan, fd, &channel),
     };
     match taken {
         Ok(Some((init, console))) => {
@@ -58,7 +60,7 @@ fn nix_name(order: &Order) -> Result<()> {
     rustix::thread::set_name(&name).map_err(|errno| SysError::new("prctl", "PR_SET_NAME", errno))
 }
 
-type Taken = Option<(Init, Option<OwnedFd>)>;
+pub(crate) type Taken = Option<(Init, Option<OwnedFd>)>;
 
 fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Result<Taken, LaunchError> {
     raise_limits();
@@ -79,7 +81,7 @@ fn start(order: &Order, plan: &LaunchPlan, vzctl: &Channel) -> std::result::Resu
 }
 
 /// A VE whose files are not counted is better than none: vzctl finds that out when it sets their limit.
-fn count_files(ctid: u32, init: i32) {
+pub(crate) fn count_files(ctid: u32, init: i32) {
     if let Ok(Some(gate)) = FileGate::find() {
         let _ = gate.admit(ctid, init);
     }
@@ -151,7 +153,7 @@ fn escort(
                     init.channel.send(&ToInit::Release, None).map_err(failed)?;
                     released = true;
                 }
-                Some((ToMonitor::Order(_), _)) => {}
+                Some((ToMonitor::Order(_) | ToMonitor::Wired, _)) => {}
                 None => return Ok(None),
             }
         }
@@ -184,7 +186,7 @@ fn adopt(init: ProcRef, user_namespace: bool) -> std::result::Result<Taken, Laun
 
 /// Guests set limits of their own up to the hard one, which our starter may have lowered. Without
 /// CAP_SYS_RESOURCE it stays.
-fn raise_limits() {
+pub(crate) fn raise_limits() {
     let files = getrlimit(Resource::Nofile);
     if files.maximum.is_some_and(|hard| hard < FILES) {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: files.current, maximum: Some(FILES) });

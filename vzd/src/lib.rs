@@ -8,6 +8,7 @@
 mod console;
 mod first;
 mod launch;
+mod restore;
 mod supervisor;
 mod views;
 mod watch;

@@ -91,6 +91,7 @@ impl Opt {
             Some(Kind::CpuMask) => Values::Of(&["all", "auto"]),
             Some(Kind::Servers | Kind::Domains) => Values::Of(&["inherit"]),
             Some(Kind::Bridge | Kind::NetdevAdd | Kind::NetdevDel) => Values::HostDevice,
+            _ if self.long == DUMPFILE.long => Values::Path,
             _ => Values::Free,
         }
     }
@@ -149,6 +150,43 @@ pub(crate) const STOP: &[Opt] = &[
 
 /// Options of `status`.
 pub(crate) const STATUS: &[Opt] = &[Opt::flag("json", "Print one JSON object instead of the classic line")];
+
+const DUMPFILE: Opt = Opt {
+    long: "dumpfile",
+    short: None,
+    aliases: &[],
+    value: Some("path"),
+    help: "The directory of the dump, in place of Dump.CTID in DUMPDIR",
+    group: GENERAL,
+    param: None,
+};
+
+/// Of OpenVZ's kernel: accepted, without effect.
+const fn kernel_only(long: &'static str, value: &'static str) -> Opt {
+    Opt { long, short: None, aliases: &[], value: Some(value), help: "", group: GENERAL, param: None }
+}
+
+/// Options of `suspend`.
+pub(crate) const SUSPEND: &[Opt] = &[
+    DUMPFILE,
+    Opt::flag("suspend", "Only freeze the container"),
+    Opt::flag("dump", "Only dump a frozen container, which stays frozen"),
+    Opt::flag("kill", "Only kill a frozen container"),
+    Opt::flag("resume", "Let a frozen container go on"),
+    kernel_only("flags", "number"),
+    kernel_only("context", "number"),
+];
+
+/// Options of `resume`.
+pub(crate) const RESUME: &[Opt] = &[
+    DUMPFILE,
+    Opt::flag("undump", "Only restore the container, frozen"),
+    Opt::flag("resume", "Let a container that was restored frozen go on"),
+    Opt::flag("kill", "Kill a container that was restored frozen"),
+    kernel_only("flags", "number"),
+    kernel_only("context", "number"),
+    kernel_only("skip_arpdetect", "yes|no"),
+];
 
 /// Gone since vzctl 4, but hosters' scripts still pass it: accepted, without effect.
 pub(super) const NOATIME: Opt = Opt::with("noatime", "yes|no", "");

@@ -272,8 +272,54 @@ fn optioned(word: &Word, parsed: Parsed) -> Result<Verb, UsageError> {
         | Kind::SnapshotMount
         | Kind::SnapshotUmount
         | Kind::SnapshotList => snapshots::verb(word.kind, &parsed)?,
+        Kind::Suspend => suspend(&parsed)?,
+        Kind::Resume => resume(&parsed)?,
+        Kind::CheckpointCheck => Verb::CheckpointCheck { json: parsed.flag("json") },
         _ => Verb::Status { json: parsed.flag("json") },
     })
+}
+
+/// The one part of a verb that was asked for.
+fn part<P: Copy>(parsed: &Parsed, parts: &[(&str, P)], all: P) -> Result<P, UsageError> {
+    let mut given = parts.iter().filter(|(flag, _)| parsed.flag(flag));
+    match (given.next(), given.next()) {
+        (None, _) => Ok(all),
+        (Some((_, part)), None) => Ok(*part),
+        _ => Err(UsageError::syntax("Invalid syntax: only one sub command may be used")),
+    }
+}
+
+fn dumpfile(parsed: &Parsed) -> Option<PathBuf> {
+    let found = parsed.found.iter().rfind(|found| found.opt.long == "dumpfile")?;
+    found.value.as_ref().map(|value| PathBuf::from(&value.given))
+}
+
+fn needs_dumpfile(dumpfile: Option<&PathBuf>) -> Result<(), UsageError> {
+    match dumpfile {
+        Some(_) => Ok(()),
+        None => Err(UsageError::syntax("Error: dumpfile is not specified").advise("Add: --dumpfile <path>")),
+    }
+}
+
+fn suspend(parsed: &Parsed) -> Result<Verb, UsageError> {
+    use ve::suspend::Part;
+    let parts =
+        [("suspend", Part::Suspend), ("dump", Part::Dump), ("kill", Part::Kill), ("resume", Part::Resume)];
+    let (part, dumpfile) = (part(parsed, &parts, Part::All)?, dumpfile(parsed));
+    if part == Part::Dump {
+        needs_dumpfile(dumpfile.as_ref())?;
+    }
+    Ok(Verb::Suspend { part, dumpfile })
+}
+
+fn resume(parsed: &Parsed) -> Result<Verb, UsageError> {
+    use ve::suspend::RestorePart as Part;
+    let parts = [("undump", Part::Undump), ("kill", Part::Kill), ("resume", Part::Resume)];
+    let (part, dumpfile) = (part(parsed, &parts, Part::All)?, dumpfile(parsed));
+    if part == Part::Undump {
+        needs_dumpfile(dumpfile.as_ref())?;
+    }
+    Ok(Verb::Resume { part, dumpfile })
 }
 
 fn start(parsed: &Parsed) -> StartOptions {

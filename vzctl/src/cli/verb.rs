@@ -170,6 +170,25 @@ pub enum Verb {
     Quotaoff,
     /// Count its files anew.
     Quotainit,
+    /// Save its processes and end them, or a part of that.
+    Suspend {
+        /// Which.
+        part: ve::suspend::Part,
+        /// Where to; `None` is the usual place.
+        dumpfile: Option<PathBuf>,
+    },
+    /// Bring it back, or a part of that.
+    Resume {
+        /// Which.
+        part: ve::suspend::RestorePart,
+        /// Where from; `None` is the usual place.
+        dumpfile: Option<PathBuf>,
+    },
+    /// Say what keeps it from being saved.
+    CheckpointCheck {
+        /// As a JSON object.
+        json: bool,
+    },
 }
 
 impl Verb {
@@ -200,6 +219,9 @@ impl Verb {
             Self::Quotaon => "quotaon",
             Self::Quotaoff => "quotaoff",
             Self::Quotainit => "quotainit",
+            Self::Suspend { .. } => "suspend",
+            Self::Resume { .. } => "resume",
+            Self::CheckpointCheck { .. } => "checkpoint-check",
         }
     }
 
@@ -214,12 +236,13 @@ impl Verb {
                 | Self::Console { .. }
                 | Self::Status { .. }
                 | Self::SnapshotList(_)
+                | Self::CheckpointCheck { .. }
         )
     }
 
     /// Whether the console shows nothing but errors, so that nothing can spoil what clients parse.
     pub fn errors_only(&self) -> bool {
-        matches!(self, Self::Status { .. } | Self::SnapshotList(_))
+        matches!(self, Self::Status { .. } | Self::SnapshotList(_) | Self::CheckpointCheck { .. })
     }
 
     /// Whether a container without a configuration file is accepted.

@@ -1,6 +1,6 @@
 //! The verbs as words: spelling, synopsis, help and examples. What a parsed verb is lives in `verb`.
 
-use super::option::{self, LISTING, ONE, Opt, SHOW, START, STATUS, STOP, SWITCH, TAKE};
+use super::option::{self, LISTING, ONE, Opt, RESUME, SHOW, START, STATUS, STOP, SUSPEND, SWITCH, TAKE};
 
 /// Which verb a word stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub(crate) enum Kind {
     Quotaon,
     Quotaoff,
     Quotainit,
+    Suspend,
+    Resume,
+    CheckpointCheck,
 }
 
 /// Which containers completion proposes for a verb.
@@ -73,7 +76,9 @@ impl Word {
             Kind::Start => START.to_vec(),
             Kind::Stop => STOP.to_vec(),
             Kind::Restart => [START, STOP].concat(),
-            Kind::Status => STATUS.to_vec(),
+            Kind::Status | Kind::CheckpointCheck => STATUS.to_vec(),
+            Kind::Suspend => SUSPEND.to_vec(),
+            Kind::Resume => RESUME.to_vec(),
             Kind::Set => option::set(),
             Kind::Create => option::create(),
             Kind::Snapshot => TAKE.to_vec(),
@@ -101,7 +106,7 @@ impl Word {
 }
 
 /// Verbs of OpenVZ that this version does not have.
-pub(crate) const LATER: &[&str] = &["suspend", "chkpnt", "resume", "restore", "convert", "compact"];
+pub(crate) const LATER: &[&str] = &["convert", "compact"];
 
 /// Words in place of a verb that need no container.
 pub(crate) const PLAIN: &[&str] = &["help", "completion"];
@@ -158,6 +163,43 @@ pub(crate) const WORDS: &[Word] = &[
         containers: Containers::Any,
         examples: &[("vzctl restart 101 --wait", "returns when it has booted again")],
         notes: "",
+    },
+    Word {
+        kind: Kind::Suspend,
+        name: "suspend",
+        aliases: &["chkpnt"],
+        synopsis: "[--dumpfile <path>] [--suspend|--dump|--kill|--resume]",
+        about: "Save a running container's processes to disk and end them",
+        containers: Containers::Running,
+        examples: &[
+            ("vzctl suspend 101", "to be brought back by resume or start"),
+            ("vzctl suspend 101 --dumpfile /vz/dump/before", "to another place"),
+            ("vzctl suspend 101 --suspend", "only freezes it; --resume lets it go on"),
+        ],
+        notes: "What may be in the way is told by checkpoint-check. If it fails the container runs on.",
+    },
+    Word {
+        kind: Kind::Resume,
+        name: "resume",
+        aliases: &["restore"],
+        synopsis: "[--dumpfile <path>] [--undump|--resume|--kill]",
+        about: "Bring a suspended container back, as it was",
+        containers: Containers::Stopped,
+        examples: &[("vzctl resume 101", "as start does, when there is a dump")],
+        notes: "If it fails, the dump stays as it is.",
+    },
+    Word {
+        kind: Kind::CheckpointCheck,
+        name: "checkpoint-check",
+        aliases: &[],
+        synopsis: "[--json]",
+        about: "Say what keeps a running container from being saved or moved",
+        containers: Containers::Running,
+        examples: &[
+            ("vzctl checkpoint-check 101", "exit 0: nothing; 16: what, by process and unit"),
+            ("vzctl checkpoint-check 101 --json", "the same as a JSON object"),
+        ],
+        notes: "Nothing is stopped for it.",
     },
     Word {
         kind: Kind::Destroy,

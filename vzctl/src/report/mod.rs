@@ -10,6 +10,7 @@ mod log;
 mod sentence;
 pub mod snapshots;
 mod status;
+mod verdict;
 
 use std::cell::{Cell, OnceCell};
 use std::error::Error;
@@ -21,6 +22,7 @@ pub use self::bar::Bar;
 use self::console::{Paint, Stream};
 use self::log::{Log, LogSettings};
 pub use self::status::status_json;
+pub(crate) use self::verdict::{verdict, verdict_json};
 use crate::cli::{Flags, HelpText, UsageError, Verb};
 
 /// Takes a line, with its level first.

@@ -115,6 +115,7 @@ fn warn(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) {
 
 /// The VE is read now that nobody else changes it.
 fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
+    ve::marker::mend(&node.ve(ctid)?)?;
     if creating::mend(&node.ve(ctid)?)? && matches!(verb, Verb::Destroy) && !node.ve(ctid)?.config.exists() {
         // What there was of it is gone, as was asked.
         report.line(0, "Container private area was destroyed");

@@ -7,14 +7,16 @@ use ve::exec::What;
 use ve::mount::Mounted;
 use ve::set::Then;
 use ve::stop::Stopped;
-use ve::{Error, Ve, console, create, destroy, exec, mount, quota, runscript, set, start, stop};
+use ve::{
+    Error, Ve, console, create, destroy, exec, mount, obstacles, quota, runscript, set, start, stop, suspend,
+};
 use vzconf::change::Changes;
 use vzconf::{Exit, params};
 use vzsys::process::Ended;
 
 use crate::cli::{CreateOptions, SetMode, SetOptions, Setting, StartOptions, StopOptions, Verb};
 use crate::fit::validate::at_start;
-use crate::report::{Report, status_json};
+use crate::report::{Report, status_json, verdict, verdict_json};
 
 /// Does what the verb says; the value is the exit code.
 pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
@@ -53,8 +55,19 @@ pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
         Verb::Quotaon => quota::quotaon(ve)?,
         Verb::Quotaoff => quota::quotaoff(ve)?,
         Verb::Quotainit => quota::quotainit(ve)?,
+        Verb::Suspend { part, dumpfile } => suspend::suspend(ve, *part, dumpfile.as_deref())?,
+        Verb::Resume { part, dumpfile } => suspend::resume(ve, *part, dumpfile.as_deref())?,
+        Verb::CheckpointCheck { json } => return checkpoint_check(ve, *json, report),
     }
     Ok(0)
+}
+
+/// The verdict on standard output: 0 nothing is in the way, 16 something is.
+fn checkpoint_check(ve: &Ve<'_>, json: bool, report: &Rc<Report>) -> Result<u8, Error> {
+    let state = ve.must_run()?;
+    let found = obstacles::find(ve, &state);
+    report.output(&if json { verdict_json(ve, &found) } else { verdict(ve, &found) });
+    Ok(if found.is_empty() { 0 } else { Exit::Chkpnt.code() })
 }
 
 fn words(settings: &[Setting]) -> Vec<(&'static str, String)> {
