@@ -69,6 +69,12 @@ fn a_ve_sees_its_limits_as_the_size_of_its_disk_and_they_change_at_once() {
             let [space, inodes] = table(&ve).unwrap();
             assert!(space[0] >= 10240 && space[1..] == [65536, 81920, 0, 0], "{layout}: {space:?}");
             assert!(inodes[0] > 0 && inodes[1..] == [2000, 2200, 0, 0], "{layout}: {inodes:?}");
+            let stat = run(node.program("vzquota"), &["-b", "stat", &ve.id]).ok().out();
+            let numbers: Vec<Vec<u64>> = stat
+                .lines()
+                .map(|line| line.split_whitespace().map(|word| word.parse().unwrap()).collect())
+                .collect();
+            assert!(numbers[0][0] >= 10240 && numbers[0][1..] == [65536, 81920, 0, 0], "{layout}: {stat}");
             ve.ok("set", &["--diskspace", "128M", "--diskinodes", "3000"]);
             assert_eq!([df(&ve, "-k")[0], df(&ve, "-i")[0]], [131_072, 3000], "{layout}");
             assert_eq!(list(node, &ve, "diskspace.h,diskinodes.s"), ["131072", "3000"], "{layout}");
@@ -311,7 +317,13 @@ fn a_tree_with_content_is_counted_once_and_stays_as_it_was() {
                busybox cp file /bin/cp && busybox mv l /bin/mv");
         ve.ok("stop", &["--fast"]);
         ve.ok("quotaoff", &[]);
+        let vzquota = |words: &[&str]| run(node.program("vzquota"), words);
+        vzquota(&["stat", &ve.id]).exits(6);
+        vzquota(&["show", &ve.id]).ok().says("1k-blocks");
+        vzquota(&["show", "99"]).exits(11);
+        vzquota(&["setlimit", &ve.id]).exits(2).says("vzctl set");
         ve.ok("quotainit", &[]);
+        vzquota(&["stat", &ve.id, "-t"]).exits(9).says("hardlimit");
         ve.ok("mount", &[]);
         ve.run("quotainit", &[]).exits(61);
         ve.run("quotaoff", &[]).exits(66);

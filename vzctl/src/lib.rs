@@ -12,6 +12,7 @@ pub mod complete;
 pub mod fit;
 pub mod list;
 pub mod metrics;
+pub mod quota;
 pub mod report;
 pub mod run;
 pub mod tmpl;

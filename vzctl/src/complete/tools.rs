@@ -29,6 +29,12 @@ const DETAILS: Options = &[("--verbose", "each of them"), ("--help", "help")];
 const VZMEMCHECK: Options =
     &[("--verbose", "each container"), ("--absolute", "megabytes instead of per cent"), ("--help", "help")];
 const VZPID: Options = &[("--ctpid", "the number in the container too"), ("--help", "help")];
+const VZQUOTA: Options = &[
+    ("--batch", "numbers only"),
+    ("--user-group", "users and groups inside too"),
+    ("--version", "version"),
+    ("--help", "help"),
+];
 const VZNNC: Options = &[
     ("-l", "wait for one connection"),
     ("-c", "connect"),
@@ -144,6 +150,16 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
         "vzcpucheck" => listed(DETAILS),
         "vzoversell" if dashed => listed(&[("--help", "help")]),
         "vzoversell" => Proposal::Paths,
+        "vzquota" if dashed => listed(VZQUOTA),
+        "vzquota" if matches!(before.last(), Some(&("stat" | "show"))) => {
+            let mut numbers = containers(sources, Containers::Any);
+            numbers.retain(|candidate| candidate.word.parse::<u32>().is_ok());
+            Proposal::Words(numbers)
+        }
+        "vzquota" if before.iter().all(|word| word.starts_with('-')) => {
+            listed(&[("stat", "of limits that hold"), ("show", "of any container")])
+        }
+        "vzquota" => nothing(),
         "vzpid" if dashed => listed(VZPID),
         "vznnc" if dashed => listed(VZNNC),
         "vzpid" | "vznnc" => nothing(),
