@@ -98,25 +98,8 @@ impl Draft {
         Ok(draft)
     }
 
-    /// The values that every new config records.
     fn complete(&mut self, ve: &Ve<'_>) -> Result<()> {
-        let default = |key: &str, dir: &str| {
-            ve.node
-                .global
-                .node(key)
-                .map_or_else(|| format!("{}/$VEID", ve.node.paths.vz().join(dir).display()), str::to_owned)
-        };
-        for (key, dir) in [("VE_ROOT", "root"), ("VE_PRIVATE", "private")] {
-            if self.file.get(key).is_none() {
-                self.file.set(key, &default(key, dir))?;
-            }
-        }
-        // Plain numbers: programs that read this file know no suffixes.
-        for key in ["DISKSPACE", "DISKINODES", "PHYSPAGES", "SWAPPAGES"] {
-            if let Some(value) = self.config.own(key).map(str::to_owned) {
-                self.file.set(key, &value)?;
-            }
-        }
+        complete(ve, &mut self.file, &self.config)?;
         self.file.set("OSTEMPLATE", &self.template.name)?;
         self.file.set("VE_LAYOUT", self.choice.layout.word())?;
         Ok(())
@@ -136,6 +119,28 @@ impl Draft {
             base,
         }
     }
+}
+
+/// The values that every new config records.
+pub(crate) fn complete(ve: &Ve<'_>, file: &mut ConfFile, config: &Config) -> Result<()> {
+    let default = |key: &str, dir: &str| {
+        ve.node
+            .global
+            .node(key)
+            .map_or_else(|| format!("{}/$VEID", ve.node.paths.vz().join(dir).display()), str::to_owned)
+    };
+    for (key, dir) in [("VE_ROOT", "root"), ("VE_PRIVATE", "private")] {
+        if file.get(key).is_none() {
+            file.set(key, &default(key, dir))?;
+        }
+    }
+    // Plain numbers: programs that read this file know no suffixes.
+    for key in ["DISKSPACE", "DISKINODES", "PHYSPAGES", "SWAPPAGES"] {
+        if let Some(value) = config.own(key).map(str::to_owned) {
+            file.set(key, &value)?;
+        }
+    }
+    Ok(())
 }
 
 /// What generated MAC addresses and CPU shares depend on.

@@ -86,6 +86,7 @@ impl Mark {
         if let Some(name) = &self.name {
             done.push(names::assign(&ve.node.paths, ve.ctid, "", Some(name)).map_err(Into::into));
         }
+        done.push(crate::destroy::forget_snapshots(ve, &self.private));
         if let Some((templates, base)) = &self.base {
             done.push(Cache::open(templates).drop_ref(base, ve.ctid).map_err(Into::into));
         }

@@ -95,7 +95,7 @@ fn remove_private(ve: &Ve<'_>, private: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// What its snapshots have beside the private area, which is gone.
-fn forget_snapshots(ve: &Ve<'_>, private: &Path) -> Result<()> {
+pub(crate) fn forget_snapshots(ve: &Ve<'_>, private: &Path) -> Result<()> {
     for layout in Layout::ALL {
         let place = snapshot::Place::new(ve, private, layout);
         place.area(ve).forget().map_err(snapshot::failed(Exit::FsDelPrvt))?;

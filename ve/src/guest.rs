@@ -158,14 +158,26 @@ fn hidden_root(tree: &Detached, what: impl FnOnce() -> String) -> Result<GuestRo
 
 /// Once, when the VE is created: no empty root password, own identity.
 pub(crate) fn post_create(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<()> {
-    layout::furnish(kind, private, &ve.node.bases(), |tree| {
-        let root = hidden_root(tree, || format!("cannot open {}", private.display()))?;
-        let found = look(ve, &root);
-        Identity::random()
-            .and_then(|identity| dist::post_create(&root, &found.guest, &identity))
-            .map(drop)
-            .map_err(|source| Error::Guest { ctid: ve.ctid, source })
-    })
+    layout::furnish(kind, private, &ve.node.bases(), |tree| give_identity(ve, tree, private))
+}
+
+fn give_identity(ve: &Ve<'_>, tree: &Detached, private: &Path) -> Result<()> {
+    let root = hidden_root(tree, || format!("cannot open {}", private.display()))?;
+    let found = look(ve, &root);
+    Identity::random()
+        .and_then(|identity| dist::post_create(&root, &found.guest, &identity))
+        .map(drop)
+        .map_err(|source| Error::Guest { ctid: ve.ctid, source })
+}
+
+/// The same for a VE that is made from another one, in its private area.
+pub(crate) fn new_identity(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<()> {
+    if layout::image(kind, private)?.is_none() {
+        return post_create(ve, kind, private);
+    }
+    // An image that has been in use is mounted as it is.
+    let tree = hidden(kind, private, &ve.node.bases())?;
+    give_identity(ve, &tree, private)
 }
 
 /// Sets a user's password in a VE, running or not.

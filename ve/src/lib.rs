@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod backup;
 mod cgroup;
 pub mod checkpoint;
+pub mod clone;
 pub mod confine;
 pub mod console;
 pub mod create;

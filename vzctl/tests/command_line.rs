@@ -205,6 +205,7 @@ fn create_takes_its_options_and_refuses_those_of_set() {
         layout: Some("overlay".into()),
         ostemplate: Some("debian-12".into()),
         settings,
+        ..CreateOptions::default()
     };
     assert_eq!(verb(line), Verb::Create(want));
     for spelling in ["--layout", "--velayout", "--ve-layout"] {

@@ -214,6 +214,18 @@ pub fn resize(
     Ok(Some(done))
 }
 
+/// Makes a new area as one whose files lie in an image, without that image; returns where that belongs.
+pub(crate) fn shell_like(
+    layout: Layout,
+    private: &Path,
+    area: &Path,
+) -> Result<std::path::PathBuf, LayoutError> {
+    match layout {
+        Layout::Ploop => ploop::shell_like(private, area),
+        _ => overlay::shell_like(private, area),
+    }
+}
+
 /// The template base below an overlay; `None` for a layout without one.
 ///
 /// # Errors

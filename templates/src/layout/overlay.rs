@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -184,6 +184,32 @@ fn make_layers(dir: &Path, base: &Path) -> Result<(), SysError> {
             .call("chmod", || dir.display().to_string())?;
     }
     Ok(())
+}
+
+/// A new area above these layers, the first of which is at `top`.
+pub(crate) fn create_above(
+    area: &Path,
+    model: &Record,
+    layers: Vec<String>,
+    top: &Path,
+) -> Result<(), LayoutError> {
+    let make = || -> Result<(), SysError> {
+        fs::DirBuilder::new().mode(0o700).create(area).call("mkdir", || area.display().to_string())?;
+        stack::empty_like(top, &area.join("upper"))?;
+        let work = area.join("work");
+        fs::DirBuilder::new().mode(0o700).create(&work).call("mkdir", || work.display().to_string())
+    };
+    make().map_err(failed(area))?;
+    Record { stack: Stack { layers, ..Stack::default() }, ..model.clone() }.replace(area)
+}
+
+/// A new area as this one, without its image; returns where that belongs.
+pub(super) fn shell_like(private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
+    let record = Record { stack: Stack::default(), ..Record::load(private)? };
+    let made = fs::DirBuilder::new().mode(0o700).create(area);
+    made.call("mkdir", || area.display().to_string()).map_err(failed(area))?;
+    record.replace(area)?;
+    Ok(area.join(IMAGE))
 }
 
 /// Takes a lock on the area, which is a directory of the host; without one (it is gone) nobody uses it.

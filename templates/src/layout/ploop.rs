@@ -93,6 +93,24 @@ pub(super) fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<(
     lost.call("rmdir", || format!("{}, lost+found", area.display())).map_err(failed(area))
 }
 
+/// A new area as this one, without its image; returns where that belongs.
+pub(super) fn shell_like(private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
+    let image = open(private)?;
+    let bytes = {
+        let mounted = image.mount()?;
+        let shown = rustix::fs::fstatvfs(&mounted).call("fstatvfs", || "an image").map_err(failed(area))?;
+        shown.f_blocks * shown.f_frsize
+    };
+    let disk = area.join(DISK);
+    for dir in [area, &disk] {
+        let made = DirBuilder::new().mode(0o700).create(dir).call("mkdir", || dir.display().to_string());
+        made.map_err(failed(area))?;
+    }
+    let _ = rustix::fs::lsetxattr(&disk, MARK, b"ploop", XattrFlags::empty());
+    describe(&disk, bytes)?;
+    Ok(disk.join(IMAGE))
+}
+
 fn failed(area: &Path) -> impl FnOnce(SysError) -> LayoutError {
     LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt)
 }

@@ -80,6 +80,11 @@ impl Store {
         Self { dir: if apart { private.join("layers") } else { parent.join(".layers") } }
     }
 
+    /// Whether the layers of both are in the same place.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.dir == other.dir
+    }
+
     /// The tree of a layer.
     pub(crate) fn layer(&self, id: &str) -> PathBuf {
         self.dir.join(id)
@@ -200,7 +205,7 @@ fn shelve(private: &Path, layer: &Path) -> vzsys::Result<()> {
 }
 
 /// An empty directory with the owner, mode and extended attributes of another: it is the top of the VE's root.
-fn empty_like(model: &Path, path: &Path) -> vzsys::Result<()> {
+pub(super) fn empty_like(model: &Path, path: &Path) -> vzsys::Result<()> {
     let what = || path.display().to_string();
     match fs::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {

@@ -16,7 +16,7 @@ use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
 use super::layers::sync_file_system;
-use super::{Area, Id, Keeper, Places, SnapshotError, Tree};
+use super::{Area, Id, Keeper, Places, SnapshotError, Target, Tree};
 use crate::image::{self, Image, Size};
 use crate::layout::{self, Layout, LayoutError, overlay};
 
@@ -82,6 +82,26 @@ impl Whole<'_> {
     }
 }
 
+impl Whole<'_> {
+    /// From the mounted image of the VE to a new one.
+    fn places(&self, file: &Path) -> Result<Places> {
+        let from = self.own()?.mount().map_err(LayoutError::from)?;
+        let to = self.empty_like(&from, file)?;
+        let path = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
+        // An overlay has its own directories in the image; nobody sees the work directory.
+        let below = |mount: &Detached| match self.0.layout {
+            Layout::Overlay => path(mount).join("upper"),
+            _ => path(mount),
+        };
+        if self.0.layout == Layout::Overlay {
+            let work = path(&to).join("work");
+            fs::DirBuilder::new().mode(0o700).create(&work).failed_at("make", &work)?;
+        }
+        let whole = self.0.layout != Layout::Overlay;
+        Ok(Places { from: below(&from), to: below(&to), whole, held: vec![from, to] })
+    }
+}
+
 impl Keeper for Whole<'_> {
     fn mend(&self, listed: &Tree) -> Result<Option<Id>> {
         for entry in fs::read_dir(self.data()).into_iter().flatten().flatten() {
@@ -103,20 +123,7 @@ impl Keeper for Whole<'_> {
 
     fn copy_places(&self, id: Id) -> Result<Places> {
         self.make_data()?;
-        let from = self.own()?.mount().map_err(LayoutError::from)?;
-        let to = self.empty_like(&from, &self.part(id))?;
-        let path = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
-        // An overlay has its own directories in the image; nobody sees the work directory.
-        let below = |mount: &Detached| match self.0.layout {
-            Layout::Overlay => path(mount).join("upper"),
-            _ => path(mount),
-        };
-        if self.0.layout == Layout::Overlay {
-            let work = path(&to).join("work");
-            fs::DirBuilder::new().mode(0o700).create(&work).failed_at("make", &work)?;
-        }
-        let whole = self.0.layout != Layout::Overlay;
-        Ok(Places { from: below(&from), to: below(&to), whole, held: vec![from, to] })
+        self.places(&self.part(id))
     }
 
     fn adopt(&self, id: Id) -> Result<()> {
@@ -145,6 +152,15 @@ impl Keeper for Whole<'_> {
             return Ok(mounted);
         }
         Ok(overlay::mount_upper(self.0.private, self.0.bases, &mounted)?)
+    }
+
+    fn clone_kept(&self, of: Option<Id>, to: Target<'_>) -> Result<()> {
+        let from = of.map_or_else(|| Ok(self.own()?.path().to_owned()), |id| self.existing(id))?;
+        Self::copy(&from, &layout::shell_like(self.0.layout, self.0.private, to.area)?)
+    }
+
+    fn clone_places(&self, to: Target<'_>) -> Result<Places> {
+        self.places(&layout::shell_like(self.0.layout, self.0.private, to.area)?)
     }
 
     fn tells(&self) -> std::result::Result<(), String> {

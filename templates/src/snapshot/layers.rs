@@ -3,7 +3,7 @@
 use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
-use super::{Area, Id, Keeper, Places, SnapshotError, Tree};
+use super::{Area, Id, Keeper, Places, SnapshotError, Target, Tree, plain};
 use crate::layout::overlay::{self, Record};
 use crate::layout::stack::{self, Store};
 
@@ -37,6 +37,32 @@ impl Layers<'_> {
     fn layers_of(&self, record: &Record, id: Id) -> Result<Vec<String>> {
         let missing = || SnapshotError::NoData { id, path: self.0.private.to_owned() };
         record.stack.snapshots.get(&id.bare()).cloned().ok_or_else(missing)
+    }
+}
+
+impl Layers<'_> {
+    /// Makes an area with these layers, which it shares where both have them in the same place.
+    fn clone_with(&self, record: &Record, layers: &[String], to: Target<'_>) -> Result<()> {
+        let (own, other) = (self.store(), Store::of(to.area));
+        let mut all = Vec::new();
+        for layer in layers {
+            // One of its own, or one that both can reach.
+            if own.is(&other) || other.layer(layer).exists() {
+                all.push(layer.clone());
+                continue;
+            }
+            let copy = Id::random().failed("make an id")?.bare();
+            other.add_refs([&copy], to.ctid).failed("note a layer")?;
+            plain::copy(&own.layer(layer), &other.layer(&copy))?;
+            all.push(copy);
+        }
+        other.add_refs(&all, to.ctid).failed("note the layers")?;
+        vzsys::fault::point("clone.noted");
+        let top = match all.first() {
+            Some(top) => other.layer(top),
+            None => self.0.bases.join(&record.base),
+        };
+        Ok(overlay::create_above(to.area, record, all, &top)?)
     }
 }
 
@@ -110,6 +136,35 @@ impl Keeper for Layers<'_> {
         let record = Record::load(self.0.private)?;
         let layers = self.layers_of(&record, id)?;
         Ok(overlay::mount_layers(self.0.private, self.0.bases, &layers, None)?)
+    }
+
+    fn clone_kept(&self, of: Option<Id>, to: Target<'_>) -> Result<()> {
+        let mut record = stack::settle(self.0.private)?;
+        if let Some(id) = of {
+            return self.clone_with(&record, &self.layers_of(&record, id)?, to);
+        }
+        // What the VE has written until now becomes a layer of both.
+        let layer = self.announce(to.id)?;
+        record.stack.layers.insert(0, layer.clone());
+        record.stack.shelve = Some(layer);
+        self.save(&record)?;
+        vzsys::fault::point("clone.shelved");
+        let record = stack::settle(self.0.private)?;
+        self.clone_with(&record, &record.stack.layers, to)
+    }
+
+    fn clone_places(&self, to: Target<'_>) -> Result<Places> {
+        let (layer, store) = (to.id.bare(), Store::of(to.area));
+        store.add_refs([&layer], to.ctid).failed("note a layer")?;
+        let from = self.0.private.join("upper");
+        Ok(Places { from, to: store.layer(&layer), whole: false, held: Vec::new() })
+    }
+
+    fn clone_copied(&self, to: Target<'_>) -> Result<()> {
+        let record = Record::load(self.0.private)?;
+        let layers: Vec<String> =
+            std::iter::once(to.id.bare()).chain(record.stack.layers.iter().cloned()).collect();
+        self.clone_with(&record, &layers, to)
     }
 
     fn tells(&self) -> std::result::Result<(), String> {

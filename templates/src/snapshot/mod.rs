@@ -109,8 +109,31 @@ trait Keeper {
         Ok(())
     }
 
+    /// Makes a new area from a snapshot, or from what the stopped VE is (`None`).
+    fn clone_kept(&self, of: Option<Id>, to: Target<'_>) -> Result<()>;
+
+    /// Where the files of a running VE are copied from and to, for a new area.
+    fn clone_places(&self, to: Target<'_>) -> Result<Places>;
+
+    /// Makes the new area, now that the copy is whole.
+    fn clone_copied(&self, _to: Target<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// The disk has what was written until now.
     fn sync(&self) -> Result<()>;
+}
+
+/// A private area that is to be made from another one.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Where: it does not exist yet, its parent does. What a failure leaves the caller throws away, and says
+    /// [`Area::forget`].
+    pub area: &'a Path,
+    /// For whom.
+    pub ctid: Ctid,
+    /// A new id, for what may be needed between the two.
+    pub id: Id,
 }
 
 impl<'a> Area<'a> {
@@ -292,6 +315,35 @@ impl<'a> Snapshots<'a> {
         self.keeper().adopt(label.id)?;
         fault::point("snapshot.adopted");
         self.commit(label)
+    }
+
+    /// Makes a new area from a snapshot, or from what the stopped VE is now (`None`). What can be shared is.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn clone_kept(&self, of: Option<Id>, to: Target<'_>) -> Result<()> {
+        if let Some(id) = of {
+            self.tree.get(id).ok_or(TreeError::Missing(id))?;
+        }
+        self.keeper().clone_kept(of, to)
+    }
+
+    /// Begins to make a new area from a running VE.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn begin_clone(&self, to: Target<'_>) -> Result<Live> {
+        let keeper = self.keeper();
+        Live::begin(keeper.clone_places(to)?, keeper.tells())
+    }
+
+    /// Makes it, with what was taken.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn finish_clone(&self, live: Frozen, to: Target<'_>) -> Result<()> {
+        live.seal()?;
+        self.keeper().clone_copied(to)
     }
 
     /// The same for somebody who only reads it for a while: it is in no list, and the next [`Snapshots::open`] throws

@@ -16,7 +16,7 @@ use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
 use super::layers::sync_file_system;
-use super::{Area, Id, Keeper, Places, SnapshotError, Tree, read_plain, write_whole};
+use super::{Area, Id, Keeper, Places, SnapshotError, Target, Tree, read_plain, write_whole};
 use crate::mirror::Mirror;
 
 /// The layout `simfs`.
@@ -24,6 +24,15 @@ use crate::mirror::Mirror;
 pub(super) struct Plain<'a>(pub(super) Area<'a>);
 
 const PART: &str = ".part";
+
+/// Copies a tree that nobody changes.
+pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let what = || format!("copy {} to {}", from.display(), to.display());
+    let mut mirror = Mirror::new(from, to).failed(what())?;
+    mirror.compare(|_| {}).and_then(|()| mirror.finish()).failed(what())?;
+    mirror.seal().failed(what())?;
+    Ok(())
+}
 
 impl Plain<'_> {
     fn data(&self) -> PathBuf {
@@ -41,15 +50,6 @@ impl Plain<'_> {
     fn existing(&self, id: Id) -> Result<PathBuf> {
         let path = self.tree(id);
         if path.is_dir() { Ok(path) } else { Err(SnapshotError::NoData { id, path }) }
-    }
-
-    /// Copies a tree that nobody changes.
-    fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
-        let what = || format!("copy {} to {}", from.display(), to.display());
-        let mut mirror = Mirror::new(from, to).failed(what())?;
-        mirror.compare(|_| {}).and_then(|()| mirror.finish()).failed(what())?;
-        mirror.seal().failed(what())?;
-        Ok(())
     }
 
     /// Which switch is under way, if its tree has become the VE's.
@@ -89,7 +89,7 @@ impl Keeper for Plain<'_> {
 
     fn take(&self, id: Id) -> Result<()> {
         let places = self.copy_places(id)?;
-        Self::copy(&places.from, &places.to)?;
+        copy(&places.from, &places.to)?;
         self.sync()?;
         self.adopt(id)
     }
@@ -110,7 +110,7 @@ impl Keeper for Plain<'_> {
         let from = self.existing(id)?;
         let next = self.0.home().join("next");
         self.end_switch()?;
-        Self::copy(&from, &next)?;
+        copy(&from, &next)?;
         self.sync()?;
         let inode = fs::metadata(&next).failed_at("look at", &next)?.ino();
         write_whole(&self.0.home().join("switching"), format!("{} {inode}\n", id.bare()).as_bytes())?;
@@ -130,6 +130,16 @@ impl Keeper for Plain<'_> {
     fn mount(&self, id: Id) -> Result<Detached> {
         let tree = self.existing(id)?;
         Detached::copy_of(&tree, false).failed_at("mount", &tree)
+    }
+
+    fn clone_kept(&self, of: Option<Id>, to: Target<'_>) -> Result<()> {
+        let from = of.map_or_else(|| Ok(self.0.private.to_owned()), |id| self.existing(id))?;
+        copy(&from, to.area)
+    }
+
+    fn clone_places(&self, to: Target<'_>) -> Result<Places> {
+        let (from, to) = (self.0.private.to_owned(), to.area.to_owned());
+        Ok(Places { from, to, whole: false, held: Vec::new() })
     }
 
     fn sync(&self) -> Result<()> {

@@ -33,6 +33,7 @@ pub use view::{View, view};
 
 pub(crate) use shown::umount_all;
 pub(crate) use switch::conf_before as conf_before_switch;
+pub(crate) use take::frozen;
 
 /// Where the snapshots of a VE are: the owned parts of an [`Area`].
 #[derive(Debug)]

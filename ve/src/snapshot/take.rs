@@ -81,7 +81,7 @@ fn live(ve: &Ve<'_>, all: &Snapshots<'_>, label: Label<'_>, conf: Option<&[u8]>)
 }
 
 /// Copies while the VE runs, then what changed while it stands still.
-pub(super) fn frozen(ve: &Ve<'_>, mut live: Live, exit: Exit) -> Result<Frozen> {
+pub(crate) fn frozen(ve: &Ve<'_>, mut live: Live, exit: Exit) -> Result<Frozen> {
     let Some(cgroup) = cgroup::open(ve)? else {
         return Err(Error::refused(exit, format!("the cgroups of container {} are gone", ve.ctid)));
     };

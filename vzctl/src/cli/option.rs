@@ -191,9 +191,15 @@ pub(crate) const RESUME: &[Opt] = &[
 /// Gone since vzctl 4, but hosters' scripts still pass it: accepted, without effect.
 pub(super) const NOATIME: Opt = Opt::with("noatime", "yes|no", "");
 
+/// What makes `create` a clone.
+const FROM: &[Opt] = &[
+    Opt::with("from", "CTID[@SNAPSHOT]", "Make it from another container, or from a snapshot of it"),
+    Opt::flag("keep-identity", "With --from: the same machine ID and SSH host keys"),
+];
+
 /// The options of `create`.
 pub(crate) fn create() -> Vec<Opt> {
-    params::of(params::Verb::Create).map(Opt::of).collect()
+    FROM.iter().copied().chain(params::of(params::Verb::Create).map(Opt::of)).collect()
 }
 
 /// The options of `set`, those that steer it first.

@@ -255,7 +255,7 @@ fn tty(operands: &[OsString]) -> Result<u32, UsageError> {
 
 fn optioned(word: &Word, parsed: Parsed) -> Result<Verb, UsageError> {
     Ok(match word.kind {
-        Kind::Create => Verb::Create(create(parsed.found)),
+        Kind::Create => Verb::Create(create(parsed.found)?),
         Kind::Destroy => Verb::Destroy,
         Kind::Quotaon => Verb::Quotaon,
         Kind::Quotaoff => Verb::Quotaoff,
@@ -336,7 +336,7 @@ fn stop(parsed: &Parsed) -> StopOptions {
     StopOptions { fast: parsed.flag("fast"), skip_umount: parsed.flag("skip-umount") }
 }
 
-fn create(found: Vec<Found>) -> CreateOptions {
+fn create(found: Vec<Found>) -> Result<CreateOptions, UsageError> {
     let mut options = CreateOptions::default();
     for found in found {
         let value = || found.value.as_ref().map(|value| value.stored.clone());
@@ -344,10 +344,25 @@ fn create(found: Vec<Found>) -> CreateOptions {
             "config" => options.sample = value(),
             "layout" => options.layout = value(),
             "ostemplate" => options.ostemplate = value(),
+            "from" => options.from = value(),
+            "keep-identity" => options.keep_identity = true,
             _ => options.settings.extend(setting(found)),
         }
     }
-    options
+    let given = [
+        ("config", options.sample.is_some()),
+        ("layout", options.layout.is_some()),
+        ("ostemplate", options.ostemplate.is_some()),
+    ];
+    if options.from.is_some()
+        && let Some((long, _)) = given.iter().find(|(_, given)| *given)
+    {
+        return Err(UsageError::syntax(format!("Option --{long} cannot be used with --from")));
+    }
+    if options.keep_identity && options.from.is_none() {
+        return Err(UsageError::syntax("Option --keep-identity requires --from"));
+    }
+    Ok(options)
 }
 
 /// The parameter behind an option; none for what is accepted without effect.

@@ -46,6 +46,10 @@ pub struct CreateOptions {
     pub layout: Option<String>,
     /// `--ostemplate`.
     pub ostemplate: Option<String>,
+    /// `--from`: another container, and perhaps a snapshot of it.
+    pub from: Option<String>,
+    /// `--keep-identity`.
+    pub keep_identity: bool,
     /// Every other option, in the order given; among them `local_uid` and `local_gid`.
     pub settings: Vec<Setting>,
 }

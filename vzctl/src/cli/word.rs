@@ -123,6 +123,10 @@ pub(crate) const WORDS: &[Word] = &[
         examples: &[
             ("vzctl create 101 --ostemplate debian-12-x86_64-minimal", "from that template"),
             ("vzctl create 101 --ipadd 10.0.0.101 --hostname web", "with an address and a host name"),
+            (
+                "vzctl create 102 --from 101",
+                "a clone of container 101, running or not; 101@{UUID} or 101@NAME of a snapshot",
+            ),
             ("vzctl create 101 --name web --config vswap-1g", "resources of a sample; a name for the CTID"),
         ],
         notes: "Without --ostemplate, DEF_OSTEMPLATE of /etc/vz/vz.conf is used; without --config, its CONFIGFILE.\n\

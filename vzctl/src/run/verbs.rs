@@ -21,6 +21,11 @@ use crate::report::{Report, status_json, verdict, verdict_json};
 /// Does what the verb says; the value is the exit code.
 pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
     match verb {
+        Verb::Create(CreateOptions { from: Some(from), keep_identity, settings, .. }) => {
+            let changes = Changes::from_options(params::Verb::Create, &words(settings))?;
+            let (from, keep_identity) = (from.clone(), *keep_identity);
+            ve::clone::clone(ve, &ve::clone::Options { from, keep_identity, changes })?;
+        }
         Verb::Create(options) => create::create(ve, &create_options(options)?)?,
         Verb::Destroy => destroy::destroy(ve)?,
         Verb::Mount => ve.say(

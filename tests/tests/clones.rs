@@ -1,0 +1,140 @@
+//! Clones: containers made from others, which know nothing of one another afterwards.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use vztests::{Node, Ve, fault_points, on_node, run, until};
+
+const LAYOUTS: [&str; 4] = ["overlay", "simfs", "ploop", "image"];
+
+/// A VE whose files lie in a plain directory, above the template, in an image, or above the template in an image.
+fn with_layout<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
+    node.need_tiny();
+    let ve = node.ve(number);
+    node.set_conf("DISK_QUOTA", if ["overlay", "simfs"].contains(&layout) { "no" } else { "yes" });
+    let word = if layout == "image" { "overlay" } else { layout };
+    ve.ok("create", &["--ostemplate", "tiny", "--layout", word, "--diskspace", "128M"]);
+    ve
+}
+
+fn write(ve: &Ve<'_>, path: &str, text: &str) {
+    ve.ok("mount", &[]);
+    fs::write(Path::new("/vz/root").join(&ve.id).join(path), text).unwrap();
+    ve.ok("umount", &[]);
+}
+
+fn file(ve: &Ve<'_>, path: &str) -> Option<String> {
+    ve.ok("mount", &[]);
+    let text = fs::read_to_string(Path::new("/vz/root").join(&ve.id).join(path)).ok();
+    ve.ok("umount", &[]);
+    text
+}
+
+fn nothing_is_left() {
+    until("all is deleted", Duration::from_secs(30), || {
+        run("find", &["/vz/private", "/vz/vztmp", "-mindepth", "1"]).out().is_empty()
+    });
+}
+
+#[test]
+fn a_clone_is_as_its_original_was_and_outlives_it() {
+    on_node(|node| {
+        for (number, layout) in (0..).zip(LAYOUTS) {
+            let original = with_layout(node, 10 * number + 1, layout);
+            write(&original, "etc/state", "one");
+            original
+                .ok("set", &["--hostname", "first", "--ipadd", "10.5.0.1", "--numproc", "200:200", "--save"]);
+            original.ok("snapshot", &["--name", "one"]);
+            write(&original, "etc/state", "two");
+            let (old, new, live) =
+                (node.ve(10 * number + 2), node.ve(10 * number + 3), node.ve(10 * number + 4));
+            old.ok("create", &["--from", &format!("{}@one", original.id), "--hostname", "second"]);
+            new.ok("create", &["--from", &original.id]);
+            original.start();
+            original.sh("echo three >/etc/state; mkdir /d; ln /etc/state /d/other");
+            live.ok("create", &["--from", &original.id]);
+            assert_eq!(original.sh("cat /etc/state"), "three");
+            let conf = old.conf();
+            assert!(conf.contains("HOSTNAME=\"second\"") && conf.contains("NUMPROC=\"200\""), "{conf}");
+            assert!(!conf.contains("10.5.0.1") && !live.conf().contains("first"), "{conf}");
+            original.destroy();
+            for (clone, state) in [(&old, "one"), (&new, "two"), (&live, "three\n")] {
+                assert_eq!(file(clone, "etc/state").as_deref(), Some(state), "{layout}");
+                clone.start();
+                clone.sh("echo own >/etc/own; rm /etc/state");
+            }
+            assert_eq!(live.sh("cat /d/other; test -e /etc/state || echo gone"), "three\ngone");
+            for clone in [old, new, live] {
+                assert_eq!(clone.sh("cat /etc/own"), "own");
+                clone.destroy();
+            }
+            nothing_is_left();
+        }
+    });
+}
+
+#[test]
+fn a_clone_is_another_machine_unless_it_is_to_be_the_same() {
+    on_node(|node| {
+        let original = with_layout(node, 1, "overlay");
+        write(&original, "etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        let (other, same) = (node.ve(2), node.ve(3));
+        other.ok("create", &["--from", &original.id]);
+        same.ok("create", &["--from", &original.id, "--keep-identity"]);
+        let id = file(&original, "etc/machine-id");
+        assert_ne!(file(&other, "etc/machine-id"), id);
+        assert_eq!(file(&same, "etc/machine-id"), id);
+    });
+}
+
+#[test]
+fn what_cannot_be_cloned_is_refused_and_leaves_nothing() {
+    on_node(|node| {
+        let original = with_layout(node, 1, "overlay");
+        let clone = node.ve(2);
+        let from = |word: &str| clone.run("create", &["--from", word]);
+        from("no-such").exits(21);
+        from(&node.ve(9).id).exits(14);
+        from(&clone.id).exits(21);
+        from(&format!("{}@none", original.id)).exits(156).says("snapshot-list");
+        clone.run("create", &["--from", &original.id, "--ostemplate", "tiny"]).exits(20);
+        clone.run("create", &["--keep-identity"]).exits(20);
+        for _ in 0..2 {
+            original.ok("snapshot", &["--name", "twice"]);
+        }
+        from(&format!("{}@twice", original.id)).exits(156).says("use an id");
+        clone.is("deleted unmounted down");
+        clone.ok("create", &["--from", &original.id]);
+        clone.run("create", &["--from", &original.id]).exits(82);
+    });
+}
+
+#[test]
+fn a_clone_killed_anywhere_leaves_nothing_or_is_whole() {
+    on_node(|node| {
+        for layout in ["overlay", "simfs"] {
+            let original = with_layout(node, 1, layout);
+            write(&original, "etc/state", "one");
+            for point in fault_points("clone") {
+                println!("{layout}: killed at {point}");
+                let clone = node.ve(2);
+                let killed = clone.fault(&point, "create", &["--from", &original.id]);
+                if killed.code == 0 {
+                    clone.ok("destroy", &[]);
+                    continue;
+                }
+                killed.exits(-9);
+                let again = clone.run("create", &["--from", &original.id]);
+                assert!([0, 82].contains(&again.code), "{again}");
+                assert_eq!(file(&clone, "etc/state").as_deref(), Some("one"));
+                assert_eq!(file(&original, "etc/state").as_deref(), Some("one"));
+                clone.start();
+                clone.destroy();
+            }
+            original.ok("destroy", &[]);
+            nothing_is_left();
+        }
+    });
+}
