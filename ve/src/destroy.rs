@@ -126,7 +126,7 @@ fn retire_config(ve: &Ve<'_>) -> Result<()> {
     Ok(())
 }
 
-fn remove_dump(dump: &Path) -> Result<()> {
+pub(crate) fn remove_dump(dump: &Path) -> Result<()> {
     let done = match fs::symlink_metadata(dump) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(dump),
         Ok(_) => fs::remove_file(dump),

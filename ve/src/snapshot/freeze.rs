@@ -19,18 +19,22 @@ pub(super) struct Still<'a> {
     cgroup: &'a VeCgroup,
     since: Instant,
     over: bool,
-    _heir: Heir,
+    _heir: Option<Heir>,
 }
 
 impl<'a> Still<'a> {
     /// # Errors
     /// 3: they do not stop. Then they all go on.
     pub(super) fn begin(ve: &Ve<'_>, cgroup: &'a VeCgroup) -> Result<Self> {
+        if cgroup.is_frozen() {
+            // Somebody suspended it, and lets it go when it suits.
+            return Ok(Self { cgroup, since: Instant::now(), over: true, _heir: None });
+        }
         let heir = Heir::appoint(|| drop(cgroup.thaw()))
             .doing(Exit::System, || format!("cannot prepare to freeze container {}", ve.ctid))?;
         let since = Instant::now();
         cgroup.freeze(since + FREEZE)?;
-        Ok(Self { cgroup, since, over: false, _heir: heir })
+        Ok(Self { cgroup, since, over: false, _heir: Some(heir) })
     }
 
     /// Lets them go; returns for how long they stood still, the wait for the last one to stop included.
@@ -38,8 +42,9 @@ impl<'a> Still<'a> {
     /// # Errors
     /// The file of the cgroup that could not be written.
     pub(super) fn end(mut self) -> Result<Duration> {
-        self.over = true;
-        self.cgroup.thaw()?;
+        if !std::mem::replace(&mut self.over, true) {
+            self.cgroup.thaw()?;
+        }
         Ok(self.since.elapsed())
     }
 }

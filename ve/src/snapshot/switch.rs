@@ -1,6 +1,7 @@
 //! `vzctl snapshot-switch`.
 
 use std::fs;
+use std::path::PathBuf;
 
 use templates::snapshot::{Id, Snapshots};
 use vzconf::{ConfFile, Exit};
@@ -45,13 +46,20 @@ pub fn switch(ve: &Ve<'_>, id: Id, options: Options) -> Result<()> {
     ve.say(0, &format!("Switching to snapshot {id}"));
     stop(ve)?;
     fault::point("snapshot-switch.stopped");
+    let memory = put_aside(ve)?;
     let before = conf.as_deref().map(|conf| put_back(ve, conf)).transpose()?;
     fault::point("snapshot-switch.config");
     if let Err(error) = all.switch(id) {
         let path = ve.node.paths.ve_conf(ve.ctid);
         let restored = before.map_or(Ok(()), |before| before.save(&path));
-        let left = restored.err().map(|error| error.to_string());
-        return Err(failed(EXIT)(error).with_cleanup(left.into_iter().collect()));
+        let mut left: Vec<String> = restored.err().map(|error| error.to_string()).into_iter().collect();
+        if let Some((dump, aside)) = &memory {
+            left.extend(fs::rename(aside, dump).err().map(|error| format!("{}: {error}", aside.display())));
+        }
+        return Err(failed(EXIT)(error).with_cleanup(left));
+    }
+    if let Some((_, aside)) = &memory {
+        crate::destroy::remove_dump(aside)?;
     }
     ve.say(0, &format!("Container was switched to snapshot {id}"));
     Ok(())
@@ -84,8 +92,23 @@ fn stop(ve: &Ve<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The memory of a suspended VE belongs to the files that it had: whatever happens next, it must not be resumed with
+/// others. Returns where it was and where it is.
+fn put_aside(ve: &Ve<'_>) -> Result<Option<(PathBuf, PathBuf)>> {
+    let Some(dump) = ve.config.dump_file().filter(|dump| fs::symlink_metadata(dump).is_ok()) else {
+        return Ok(None);
+    };
+    let mut aside = dump.clone().into_os_string();
+    aside.push(".switched");
+    let aside = PathBuf::from(aside);
+    crate::destroy::remove_dump(&aside)?;
+    fs::rename(&dump, &aside)
+        .doing(Exit::SwitchSnapshot, || format!("cannot put {} aside", dump.display()))?;
+    Ok(Some((dump, aside)))
+}
+
 /// `CTID.conf.old`.
-pub(crate) fn conf_before(ve: &Ve<'_>) -> std::path::PathBuf {
+pub(crate) fn conf_before(ve: &Ve<'_>) -> PathBuf {
     ve.node.paths.ve_conf(ve.ctid).with_extension("conf.old")
 }
 
