@@ -10,6 +10,9 @@ use vzconf::{Ctid, Exit, Paths};
 
 use crate::error::{Doing, Result};
 
+/// How often the directory is made anew.
+const MAKE: u32 = 10;
+
 fn path(paths: &Paths, ctid: Ctid) -> PathBuf {
     paths.state_dir().join("lives").join(ctid.to_string())
 }
@@ -42,19 +45,23 @@ pub(crate) fn set(paths: &Paths, ctid: Ctid, life: u64) -> Result<()> {
         writeln!(file, "{life}")?;
         fs::rename(&temp, &path)
     };
-    let written = write().or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            fs::create_dir_all(path.parent().unwrap_or(&path))?;
-            write()
+    let mut written = write();
+    // Whoever destroys the last VE takes the directory away.
+    for _ in 0..MAKE {
+        if !written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            break;
         }
-        _ => Err(error),
-    });
+        written = fs::create_dir_all(path.parent().unwrap_or(&path)).and_then(|()| write());
+    }
     written.doing(Exit::System, what)
 }
 
 /// A VE is no more.
 pub(crate) fn forget(paths: &Paths, ctid: Ctid) {
-    let _ = fs::remove_file(path(paths, ctid));
+    let path = path(paths, ctid);
+    let _ = fs::remove_file(&path);
+    // Only when it was the last.
+    let _ = path.parent().map(fs::remove_dir);
 }
 
 #[cfg(test)]
