@@ -160,12 +160,12 @@ impl Cache {
     }
 }
 
-fn lock_path(bases: &Path, id: &str) -> PathBuf {
+pub(super) fn lock_path(bases: &Path, id: &str) -> PathBuf {
     bases.join(format!("{id}.lock"))
 }
 
 /// Takes the lock of one base; the file may be removed by its holder while we wait for it.
-fn lock(bases: &Path, id: &str, how: FlockOperation) -> Result<File, CacheError> {
+pub(super) fn lock(bases: &Path, id: &str, how: FlockOperation) -> Result<File, CacheError> {
     let path = lock_path(bases, id);
     loop {
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);

@@ -1,6 +1,7 @@
 //! The template cache: tarballs in `TEMPLATE/cache`, what is known about them beside them, and their unpacked
 //! trees in `TEMPLATE/base`.
 
+mod arriving;
 mod base;
 mod error;
 mod metadata;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use vzsys::Call;
 
+pub use arriving::Arriving;
 pub use base::Base;
 pub use error::CacheError;
 pub use metadata::Metadata;

@@ -42,6 +42,8 @@ pub use resize::Resized;
 
 /// How long the mount before, or a program that works on the file, may take to end.
 const ENDED: Duration = Duration::from_secs(60);
+/// How long an unmount in the background may take: it writes what is dirty.
+const UNMOUNTED: Duration = Duration::from_secs(120);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 /// Of the file and of the file system in it.
@@ -149,6 +151,22 @@ impl Image {
         };
         fault::point("image.attached");
         mount_device(&device).map_err(ImageError::call(&self.path, Exit::MountImage))
+    }
+
+    /// Waits until it is not mounted any more, and so holds all that was written into it: an unmount may go on in the
+    /// background.
+    ///
+    /// # Errors
+    /// [`ImageError::InUse`] when it stays mounted.
+    pub fn idle(&self) -> Result<(), ImageError> {
+        let until = Instant::now() + UNMOUNTED;
+        while let Hold::Shared(_device) = self.hold()? {
+            if Instant::now() > until {
+                return Err(ImageError::InUse { path: self.path.clone() });
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// Waits until nobody works on the file; a mounted one is shared.

@@ -157,6 +157,9 @@ trait Kind: fmt::Debug + Sync {
         Ok(())
     }
 
+    /// As [`idle`], but for an image.
+    fn wait_idle(&self, _private: &Path) {}
+
     /// The image with what the VE wrote.
     fn image(&self, _private: &Path) -> Result<Option<Image>, LayoutError> {
         Ok(None)
@@ -293,6 +296,18 @@ fn quiet(hidden: &Detached, private: &Path) -> Result<(), LayoutError> {
 #[must_use]
 pub fn leave(layout: Layout, private: &Path) -> Option<OwnedFd> {
     layout.kind().leave(private)
+}
+
+/// Waits until an area that was unmounted holds all that was written into it.
+///
+/// # Errors
+/// [`LayoutError::Image`] when it stays mounted.
+pub fn idle(layout: Layout, private: &Path) -> Result<(), LayoutError> {
+    layout.kind().wait_idle(private);
+    match layout.kind().image(private)? {
+        Some(image) => Ok(image.idle()?),
+        None => Ok(()),
+    }
 }
 
 /// Works in the tree of a private area that is being made and is thrown away if anything fails: what is

@@ -163,6 +163,10 @@ impl Kind for Overlay {
     fn leave(&self, private: &Path) -> Option<OwnedFd> {
         in_use(private, FlockOperation::LockExclusive)
     }
+
+    fn wait_idle(&self, private: &Path) {
+        drop(in_use(private, FlockOperation::LockShared));
+    }
 }
 
 fn open_image(private: &Path) -> Result<Image, LayoutError> {
