@@ -40,6 +40,7 @@ pub struct Options {
 /// 82 sample, 44 private area exists, 29/91 template, 46 disk space, 48 private area, 131 name,
 /// 21 bad values, 79 script. Nothing is left behind.
 pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
+    crate::handover::check(ve, true)?;
     let draft = Draft::new(ve, options)?;
     mount::shut(ve, &draft.private)?;
     mount::warn_if_reachable(ve, &draft.private, draft.choice.layout);

@@ -52,6 +52,7 @@ pub fn destroy(ve: &Ve<'_>) -> Result<()> {
     let _ = fs::remove_file(ve.node.paths.state_dir().join("veip").join(ve.ctid.to_string()));
     crate::creating::remove(ve)?;
     life::forget(&ve.node.paths, ve.ctid);
+    crate::handover::set_epoch(&ve.node.paths, ve.ctid, &crate::handover::Epoch::default())?;
     ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
     ve.say(0, "Container private area was destroyed");
     Ok(())

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod arrive;
 pub mod backup;
 mod cgroup;
 pub mod checkpoint;
@@ -14,6 +15,7 @@ pub mod confine;
 pub mod console;
 pub mod create;
 pub mod creating;
+pub mod depart;
 pub mod destroy;
 pub mod disk;
 mod dismantle;
@@ -22,6 +24,7 @@ mod error;
 pub mod exec;
 mod externals;
 mod guest;
+pub mod handover;
 mod host_accounts;
 pub mod host_files;
 mod ids;

@@ -50,7 +50,10 @@ impl Node {
     /// Exit 10 without a readable `vz.conf`.
     pub fn open(paths: Paths, say: Say) -> Result<Self> {
         let global = Config::global(&paths)?;
-        let vzctl = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vzctl"));
+        // Monitors execute vzctl, whichever of its neighbours we are.
+        let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vzctl"));
+        let beside = own.with_file_name("vzctl");
+        let vzctl = if beside.is_file() { beside } else { own };
         let vzmon = helper(&vzctl, "vzmon");
         Ok(Self { paths, global, vzctl, vzmon, say, progress: Box::new(|_, _, _| {}) })
     }

@@ -23,6 +23,7 @@ use crate::dismantle::{self, Root};
 use crate::error::{Doing, Error, Result, describe};
 use crate::exec::{self, Door};
 use crate::guest;
+use crate::handover;
 use crate::host_files;
 use crate::ids;
 use crate::life;
@@ -123,6 +124,7 @@ fn check_configured(ve: &Ve<'_>, options: Options) -> Result<()> {
     if ve.config.disabled() && !options.force {
         return Err(Error::refused(Exit::VeStartDisabled, "Container start disabled"));
     }
+    handover::check(ve, options.force)?;
     ve.existing_private().map(drop)
 }
 
