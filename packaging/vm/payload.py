@@ -8,8 +8,8 @@ import subprocess
 # Read by tests; the sources for the names of fault points.
 FILES = ["Cargo.toml", "packaging/conf", "packaging/etc", "packaging/man"]
 TOOLS = ("vzubc", "vzcalc", "vzmemcheck", "vzcpucheck", "vzoversell", "vzpid", "vznnc") + (
-    "vzcfgvalidate", "vzsplit", "vzcfgscale", "vztop", "vzmetrics", "vzbackup", "vzrestore", "vzquota")
-ROOMS = ["ve", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
+    "vzcfgvalidate", "vzsplit", "vzcfgscale", "vztop", "vzmetrics", "vzbackup", "vzrestore", "vzquota", "vzmigrate")
+ROOMS = ["ve", "migrate", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
 
 
 def tests():

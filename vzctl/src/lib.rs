@@ -1,6 +1,6 @@
 //! The commands: words in ([`cli`]), words out ([`report`], [`list`]), the tools that read the table of beancounters
-//! ([`check`]), the tools that make configurations fit ([`fit`]), the backups ([`backup`]), the live view ([`top`]) and metrics ([`metrics`]) of what runs, and completion
-//! for shells ([`complete`]).
+//! ([`check`]), the tools that make configurations fit ([`fit`]), backups ([`backup`]), the live view ([`top`]) and
+//! metrics ([`metrics`]) of what runs, moving to another host ([`migrate`]), and completion for shells ([`complete`]).
 //!
 //! What the words do is in the `ve` crate. See docs/architecture.md.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod complete;
 pub mod fit;
 pub mod list;
 pub mod metrics;
+pub mod migrate;
 pub mod quota;
 pub mod report;
 pub mod run;

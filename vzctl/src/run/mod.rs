@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use migrate::mend::{self, Wake};
 use ve::ended::{Life, Reason};
 use ve::{Error, Node, Ve, creating};
 use vzconf::{Ctid, Exit, Lock, Paths};
@@ -87,7 +88,7 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
         return unlocked(&node, ctid, verb, report);
     }
     // Who has no configuration is told so before anybody's lock gets in the way.
-    if !creating::is_marked(&node.paths, ctid) {
+    if !creating::is_marked(&node.paths, ctid) && !mend::is_marked(&node.paths, ctid) {
         check(&node.ve(ctid)?, verb)?;
     }
     let lock = if flags.skip_lock { None } else { Some(node.lock(ctid, verb.word())?) };
@@ -121,6 +122,9 @@ fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u
         report.line(0, "Container private area was destroyed");
         return Ok(0);
     }
+    // So do moves to and from other hosts; this one may not have it at all.
+    let decides = matches!(verb, Verb::Start(_) | Verb::Stop(_) | Verb::Restart(..) | Verb::Destroy);
+    mend::mend(node, ctid, if decides { Wake::No } else { Wake::Yes })?;
     unlocked(node, ctid, verb, report)
 }
 

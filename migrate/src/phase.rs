@@ -1,0 +1,72 @@
+//! The phases of a move, and how long each took.
+
+use std::time::{Duration, Instant};
+
+macro_rules! phases {
+    ($($name:ident = $word:literal, $about:literal;)*) => {
+        /// A phase, as the source sees it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Phase {
+            $(#[doc = $about] $name,)*
+        }
+
+        impl Phase {
+            /// All, in their order.
+            pub const ALL: &'static [Phase] = &[$(Phase::$name,)*];
+
+            /// The word for tables and JSON.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Phase::$name => $word,)* }
+            }
+
+            /// What is done in it.
+            #[must_use]
+            pub fn about(self) -> &'static str {
+                match self { $(Phase::$name => $about,)* }
+            }
+        }
+    };
+}
+
+phases! {
+    Connect = "connect", "ssh, and agreeing on a version";
+    Check = "check", "what speaks against it";
+    Reserve = "reserve", "number, place and configuration at the destination";
+    Base = "base", "the template that the container lies on";
+    Copy = "copy", "first pass over the files";
+    Stop = "stop", "stopping the container";
+    Sync = "sync", "what changed since";
+    Prepare = "prepare", "everything on the disk of the destination";
+    Commit = "commit", "giving it away";
+    Start = "start", "its start there";
+    Clean = "clean", "removing it here";
+}
+
+/// How long phases took.
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    taken: Vec<(Phase, Duration)>,
+    now: Option<(Phase, Instant)>,
+}
+
+impl Times {
+    /// A phase begins; the one before is over.
+    pub fn begin(&mut self, phase: Phase) {
+        self.end();
+        self.now = Some((phase, Instant::now()));
+    }
+
+    /// The last phase is over.
+    pub fn end(&mut self) {
+        if let Some((phase, since)) = self.now.take() {
+            self.taken.push((phase, since.elapsed()));
+        }
+    }
+
+    /// Phases in the order in which they were, with the time each took.
+    #[must_use]
+    pub fn taken(&self) -> &[(Phase, Duration)] {
+        &self.taken
+    }
+}

@@ -1,0 +1,318 @@
+//! The far side: `vzmigrate --serve`. It does what the source says, in order, and trusts none of it.
+//!
+//! ```text
+//! Greeted ─Check▶ Checked ─Reserve▶ Reserved ─Tree▶ Receiving ─PassEnd▶ Reserved ─Prepare▶ Prepared ─Go▶ Owner
+//!                                     │ the connection ends: all is removed          │ ends: all stays   │
+//! ```
+
+mod receive;
+mod verdict;
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::rc::Rc;
+
+use templates::replica::Sink;
+use ve::arrive::{self, Luggage, Subject};
+use ve::handover::{self, Handover, Then};
+use ve::{Node, describe};
+use vzconf::{Ctid, Lock, Paths};
+
+use self::receive::Receiving;
+use crate::error::{Error, Failure, Result};
+use crate::exit::Exit;
+use crate::mend::{self, Wake};
+use crate::wire::{Answer, Ask, Link, Received, Report, Tree, WireError, accept};
+
+/// Serves one source over `from` and `out` until the connection ends. Returns what to exit with.
+pub fn serve(paths: Paths, from: impl Read, out: impl Write) -> Exit {
+    let mut link = Link::new(from, out);
+    let (reader, writer) = link.ends();
+    if let Err(error) = accept(writer, reader) {
+        eprintln!("vzmigrate: {error}");
+        return Exit::Usage;
+    }
+    let said = Rc::new(RefCell::new(Vec::new()));
+    let lines = Rc::clone(&said);
+    let say = Box::new(move |level: i32, text: &str| {
+        lines.borrow_mut().push(Report { level, text: text.to_owned() });
+    });
+    let node = match Node::open(paths, say) {
+        Ok(node) => node,
+        Err(error) => {
+            let failure = Failure { exit: Exit::RemoteConf, text: describe(&error) };
+            let _ = link.send(&Answer::Failed { failure, left: Vec::new() }).and_then(|()| link.flush());
+            return Exit::RemoteConf;
+        }
+    };
+    let mut target = Target { link, node, said, lock: None };
+    target.run()
+}
+
+/// How far the source has come.
+enum State {
+    Greeted,
+    Checked(Box<Subject>),
+    Reserved(Box<Move>),
+    Receiving(Box<Move>, Box<Receiving>),
+    Prepared(Box<Move>),
+    /// It is ours.
+    Owner,
+}
+
+/// A VE that is arriving.
+struct Move {
+    handover: Handover,
+    /// What was copied stays when it fails.
+    keep: bool,
+}
+
+struct Target<R: Read, W: Write> {
+    link: Link<R, W>,
+    node: Node,
+    said: Rc<RefCell<Vec<Report>>>,
+    lock: Option<Lock>,
+}
+
+impl<R: Read, W: Write> Target<R, W> {
+    fn run(&mut self) -> Exit {
+        let mut state = State::Greeted;
+        loop {
+            match self.step(&mut state) {
+                Ok(true) => {}
+                Ok(false) => return Exit::Ok,
+                Err(Error::Wire(WireError::Closed)) => {
+                    self.lost(&state);
+                    return Exit::Connect;
+                }
+                Err(error) => {
+                    let left = self.undo(&state);
+                    let failure = error.failure();
+                    let exit = failure.exit;
+                    let _ = self.answer(&Answer::Failed { failure, left });
+                    return exit;
+                }
+            }
+        }
+    }
+
+    /// One message; `false` when the source is done.
+    fn step(&mut self, state: &mut State) -> Result<bool> {
+        let ask = match self.link.receive::<Ask>()? {
+            Received::Message(ask) => ask,
+            Received::Piece(offset) => {
+                let State::Receiving(_, receiving) = state else {
+                    return Err(out_of_order("a piece of a file"));
+                };
+                receiving.replica.data(offset, self.link.piece()).map_err(|error| copy_failed(&error))?;
+                return Ok(true);
+            }
+        };
+        if let Ask::Step(op) = ask {
+            let State::Receiving(_, receiving) = state else { return Err(out_of_order("a step of a copy")) };
+            receiving.replica.op(op).map_err(|error| copy_failed(&error))?;
+            return Ok(true);
+        }
+        if let Ask::Done { id } = &ask
+            && matches!(state, State::Owner | State::Greeted)
+        {
+            handover::disown(&self.node.paths, id).map_err(|error| own(&error))?;
+            self.answer(&Answer::Fine)?;
+            return Ok(false);
+        }
+        let answer = self.reply(state, ask)?;
+        self.answer(&answer)?;
+        Ok(true)
+    }
+
+    /// What a question changes, and its answer.
+    fn reply(&mut self, state: &mut State, ask: Ask) -> Result<Answer> {
+        match ask {
+            Ask::Check { subject } if matches!(state, State::Greeted) => {
+                let answer = self.check(&subject)?;
+                *state = State::Checked(Box::new(subject));
+                Ok(answer)
+            }
+            Ask::Reserve { id, epoch, from, luggage, keep } => {
+                let State::Checked(subject) = &*state else { return Err(out_of_order("Reserve")) };
+                let handover = self.reserve(subject, &luggage, (&id, epoch, &from))?;
+                *state = State::Reserved(Box::new(Move { handover, keep }));
+                Ok(Answer::Fine)
+            }
+            Ask::Tree { tree } => self.tree(state, tree).map(|()| Answer::Fine),
+            Ask::PassEnd => self.pass_end(state),
+            Ask::Prepare { then } => self.prepare(state, then),
+            Ask::Go => {
+                let State::Prepared(moving) = std::mem::replace(state, State::Greeted) else {
+                    return Err(out_of_order("Go"));
+                };
+                let answer = self.go(&moving);
+                if answer == Answer::Running {
+                    *state = State::Owner;
+                }
+                Ok(answer)
+            }
+            Ask::Abort => {
+                let left = self.undo(state);
+                *state = State::Greeted;
+                self.lock = None;
+                Ok(Answer::Aborted { failure: None, left })
+            }
+            Ask::Resolve { id, ctid, verdict } if matches!(state, State::Greeted) => {
+                Ok(Answer::Resolved(verdict::answer(&self.node, &id, ctid, verdict)?))
+            }
+            other => Err(out_of_order(&format!("{other:?}").chars().take(40).collect::<String>())),
+        }
+    }
+
+    fn prepare(&self, state: &mut State, then: Then) -> Result<Answer> {
+        vzsys::fault::point("target.prepare");
+        let State::Reserved(moving) = state else { return Err(out_of_order("Prepare")) };
+        arrive::prepared(&self.node, &mut moving.handover, then).map_err(|error| own(&error))?;
+        let State::Reserved(moving) = std::mem::replace(state, State::Greeted) else {
+            return Err(out_of_order("Prepare"));
+        };
+        *state = State::Prepared(moving);
+        Ok(Answer::Prepared)
+    }
+
+    fn answer(&mut self, answer: &Answer) -> Result<()> {
+        for report in self.said.borrow_mut().drain(..) {
+            self.link.send(&Answer::Said(report))?;
+        }
+        self.link.send(answer)?;
+        Ok(self.link.flush()?)
+    }
+
+    fn check(&mut self, subject: &Subject) -> Result<Answer> {
+        let ctid = Ctid::new(subject.ctid).map_err(|error| Error::here(Exit::Usage, error.to_string()))?;
+        // Held from here on, so that what was checked stays so.
+        match self.node.lock(ctid, "arriving") {
+            Ok(lock) => self.lock = Some(lock),
+            Err(error) if error.exit() == vzconf::Exit::Locked => {}
+            Err(error) => return Err(own(&error)),
+        }
+        if self.lock.is_some() {
+            // What stays in doubt is among the problems.
+            let _ = mend::mend(&self.node, ctid, Wake::Yes);
+        }
+        let problems = arrive::check(&self.node, subject).map_err(|error| own(&error))?;
+        let cache = templates::cache::Cache::open(&self.node.global.template_dir());
+        let base_missing = subject.base.as_ref().is_some_and(|id| !cache.has_base(id));
+        Ok(Answer::Checked { problems, base_missing })
+    }
+
+    fn reserve(
+        &mut self,
+        subject: &Subject,
+        luggage: &Luggage,
+        record: (&str, u64, &str),
+    ) -> Result<Handover> {
+        let ctid = Ctid::new(subject.ctid).map_err(|error| Error::here(Exit::Usage, error.to_string()))?;
+        if self.lock.is_none() {
+            return Err(Error::here(Exit::Locked, format!("container {ctid} is locked")));
+        }
+        // Asked again: the source may not have cared.
+        let problems = arrive::check(&self.node, subject).map_err(|error| own(&error))?;
+        let fatal = [arrive::Obstacle::Exists, arrive::Obstacle::Locked, arrive::Obstacle::Name];
+        if let Some(problem) = problems.into_iter().find(|problem| fatal.contains(&problem.obstacle)) {
+            return Err(Error::here(problem.obstacle.into(), problem.text));
+        }
+        if !handover::is_id(record.0) {
+            return Err(out_of_order("an id that is none"));
+        }
+        // An address is where it can be asked; its name may be known to nobody here.
+        let address = std::env::var("SSH_CONNECTION").ok();
+        let address =
+            address.as_deref().and_then(|text| text.split(' ').next()).filter(|text| !text.is_empty());
+        let record = (record.0, record.1, address.unwrap_or(record.2));
+        arrive::reserve(&self.node, subject, luggage, record).map_err(|error| own(&error))
+    }
+
+    fn tree(&mut self, state: &mut State, tree: Tree) -> Result<()> {
+        let State::Reserved(moving) = state else { return Err(out_of_order("Tree")) };
+        let receiving = Receiving::begin(&self.node, &moving.handover, tree)?;
+        let State::Reserved(moving) = std::mem::replace(state, State::Greeted) else {
+            return Err(out_of_order("Tree"));
+        };
+        *state = State::Receiving(moving, Box::new(receiving));
+        Ok(())
+    }
+
+    fn pass_end(&mut self, state: &mut State) -> Result<Answer> {
+        let State::Receiving(..) = state else { return Err(out_of_order("PassEnd")) };
+        let State::Receiving(moving, receiving) = std::mem::replace(state, State::Greeted) else {
+            return Err(out_of_order("PassEnd"));
+        };
+        *state = State::Reserved(moving);
+        vzsys::fault::point("target.pass");
+        Ok(Answer::Passed { bytes: receiving.finish()? })
+    }
+
+    /// The VE is ours, or, when it cannot be started, is given back.
+    fn go(&self, moving: &Move) -> Answer {
+        let taken = arrive::settle(&self.node, &moving.handover)
+            .map_err(|error| {
+                let exit = if error.exit() == vzconf::Exit::SetName { Exit::Name } else { Exit::Start };
+                Failure { exit, text: describe(&error) }
+            })
+            .and_then(|()| {
+                arrive::wake(&self.node, &moving.handover)
+                    .map_err(|error| Failure { exit: Exit::Start, text: describe(&error) })
+            });
+        match taken {
+            Ok(()) => {
+                vzsys::fault::point("target.running");
+                // The VE is ours whatever happens to these files; the next verb removes them.
+                if let Err(error) = arrive::conclude(&self.node, &moving.handover) {
+                    (self.node.say)(-1, &format!("WARNING: {}", describe(&error)));
+                }
+                Answer::Running
+            }
+            Err(failure) => {
+                let left = arrive::discard(&self.node, &moving.handover);
+                Answer::Aborted { failure: Some(failure), left }
+            }
+        }
+    }
+
+    /// Removes what came, unless the source asked for keeping it.
+    fn undo(&self, state: &State) -> Vec<String> {
+        let moving = match state {
+            State::Reserved(moving) | State::Receiving(moving, _) | State::Prepared(moving) => moving,
+            State::Greeted | State::Checked(_) | State::Owner => return Vec::new(),
+        };
+        if moving.keep
+            && let Some(kept) = arrive::keep_copy(&self.node, &moving.handover)
+        {
+            (self.node.say)(0, &format!("What was copied is kept there in {}", kept.display()));
+        }
+        arrive::discard(&self.node, &moving.handover)
+    }
+
+    /// The connection has ended. Whoever has everything waits for the source's word: it may come on another one.
+    fn lost(&self, state: &State) {
+        if !matches!(state, State::Prepared(_)) {
+            self.undo(state);
+        }
+    }
+}
+
+/// A verb of this host failed.
+fn own(error: &ve::Error) -> Error {
+    let exit = match error.exit() {
+        vzconf::Exit::Locked => Exit::Locked,
+        vzconf::Exit::SetName => Exit::Name,
+        vzconf::Exit::FsPrvtAreaExist => Exit::Exists,
+        _ => Exit::Copy,
+    };
+    Error::here(exit, describe(error))
+}
+
+fn copy_failed(error: &templates::replica::ReplicaError) -> Error {
+    Error::here(Exit::Copy, format!("cannot write the copy: {error}"))
+}
+
+fn out_of_order(what: &str) -> Error {
+    Error::Wire(WireError::Protocol(format!("{what} at the wrong time")))
+}
