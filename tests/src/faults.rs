@@ -12,7 +12,7 @@ use std::path::Path;
 pub fn fault_points(verb: &str) -> Vec<String> {
     let mut names = Vec::new();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for room in ["ve", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf"] {
+    for room in ["ve", "migrate", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf"] {
         search(&workspace.join(room).join("src"), &mut names);
     }
     names.sort();

@@ -32,20 +32,30 @@ pub fn on_node<F: FnOnce(&Node)>(body: F) {
         return skip("root");
     }
     let Some(dir) = std::env::var_os(outside::NODE) else {
-        // `file::test::{{closure}}` is `test` in the file's program.
-        let name = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
-        return outside::run_inside(name.split_once("::").map_or(name, |(_, test)| test));
+        return outside::run_inside(test_name::<F>());
     };
     let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
     let node = Node::new(PathBuf::from(dir), first);
     fs::write(node.dir().join(outside::RAN), "").unwrap();
-    make_root(&node);
-    configure();
-    network();
+    make_host(&node, "node.test");
     let before = World::take(&node);
     body(&node);
     node.destroy_all();
     before.must_return(&node);
+}
+
+/// `file::test::{{closure}}` is `test` in the file's program.
+pub(crate) fn test_name<F>() -> &'static str {
+    let name = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
+    name.split_once("::").map_or(name, |(_, test)| test)
+}
+
+/// Makes a host of the namespaces that this process is in.
+pub(crate) fn make_host(node: &Node, name: &str) {
+    make_root(node);
+    configure();
+    rustix::system::sethostname(name.as_bytes()).unwrap();
+    network();
 }
 
 /// Where a node sees the template cache of its host, if that has one.
@@ -183,7 +193,6 @@ pub(crate) fn configure() {
     let usual = fs::read_to_string("/etc/vz/conf/ve-vswap-256m.conf-sample").unwrap();
     let free: Vec<&str> = usual.lines().filter(|line| !line.starts_with("DISK")).collect();
     fs::write("/etc/vz/conf/ve-free.conf-sample", free.join("\n") + "\n").unwrap();
-    rustix::system::sethostname(b"node.test").unwrap();
 }
 
 /// Addresses of the node, on its loopback device: VEs reach them through their default route. It

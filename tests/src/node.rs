@@ -15,11 +15,47 @@ pub struct Node {
     dir: PathBuf,
     first: u32,
     bin: PathBuf,
+    /// The first process of a second host; none for the one that the test runs on.
+    within: Option<i32>,
 }
 
 impl Node {
     pub(crate) fn new(dir: PathBuf, first: u32) -> Self {
-        Self { dir, first, bin: bin_dir() }
+        Self { dir, first, bin: bin_dir(), within: None }
+    }
+
+    /// Another host, entered through its first process. Its VEs have the same numbers.
+    pub(crate) fn second(&self, init: i32) -> Self {
+        let (dir, bin) = (self.dir.join("second"), self.bin.clone());
+        Self { dir, first: self.first, bin, within: Some(init) }
+    }
+
+    /// Whether it is another host than the one that the test runs on.
+    #[must_use]
+    pub fn is_second(&self) -> bool {
+        self.within.is_some()
+    }
+
+    /// Where the test finds a file of this host.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.within
+            .map_or_else(|| PathBuf::from(path), |init| PathBuf::from(format!("/proc/{init}/root{path}")))
+    }
+
+    /// A program of this host with arguments, not started; one under test by its name.
+    #[must_use]
+    pub fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let program = self.bin.join(program);
+        match self.within {
+            None => command(program, arguments),
+            Some(init) => {
+                let mut words = crate::pair::enter(init);
+                words.push(program.display().to_string());
+                words.extend(arguments.iter().map(|word| (*word).to_owned()));
+                command(&words[0], &words[1..].iter().map(String::as_str).collect::<Vec<_>>())
+            }
+        }
     }
 
     /// A directory that goes with the node, on the host's disk.
@@ -80,7 +116,7 @@ impl Node {
     /// `vzctl` with arguments, not started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        command(self.program("vzctl"), arguments)
+        self.command_of("vzctl", arguments)
     }
 
     /// Runs `vzctl`.
@@ -113,8 +149,8 @@ impl Node {
     /// # Panics
     /// When it cannot be written.
     pub fn set_conf(&self, key: &str, value: &str) {
-        let path = "/etc/vz/vz.conf";
-        let text = fs::read_to_string(path).unwrap();
+        let path = self.path("/etc/vz/vz.conf");
+        let text = fs::read_to_string(&path).unwrap();
         let prefix = format!("{key}=");
         let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(&prefix)).collect();
         fs::write(path, format!("{}\n{key}=\"{value}\"\n", kept.join("\n"))).unwrap();
@@ -127,7 +163,7 @@ impl Node {
     #[must_use]
     pub fn script(&self, name: &str, text: &str) -> Script {
         use std::os::unix::fs::PermissionsExt;
-        let path = Path::new("/etc/vz/conf").join(name);
+        let path = self.path("/etc/vz/conf").join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         Script(path)
@@ -136,12 +172,12 @@ impl Node {
     /// What the programs logged.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string("/var/log/vzctl.log").unwrap_or_default()
+        fs::read_to_string(self.path("/var/log/vzctl.log")).unwrap_or_default()
     }
 
     /// The CTIDs that have a configuration.
     fn configured(&self) -> Vec<String> {
-        let entries = fs::read_dir("/etc/vz/conf").into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.path("/etc/vz/conf")).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         names.filter_map(|name| name.strip_suffix(".conf").map(str::to_owned)).collect()
     }

@@ -46,7 +46,7 @@ pub(crate) fn run_inside(test: &str) {
 
 /// The shell is the first process: it reaps what the tests' programs leave to init. It keeps its standard
 /// input as [`NET`]; only in a subshell does dash redirect without doing so itself.
-fn isolated() -> Command {
+pub(crate) fn isolated() -> Command {
     let unshare =
         ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"].as_slice();
     let mut command = command("setpriv", &["--pdeathsig", "KILL", "--", "unshare"]);

@@ -1,7 +1,7 @@
 //! One VE of a node.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::node::Node;
@@ -123,7 +123,7 @@ impl<'n> Ve<'n> {
     /// Its configuration file.
     #[must_use]
     pub fn conf_path(&self) -> PathBuf {
-        Path::new("/etc/vz/conf").join(format!("{}.conf", self.id))
+        self.node.path("/etc/vz/conf").join(format!("{}.conf", self.id))
     }
 
     /// The text of its configuration.
@@ -157,17 +157,17 @@ impl<'n> Ve<'n> {
     /// Its private area.
     #[must_use]
     pub fn private(&self) -> PathBuf {
-        Path::new("/vz/private").join(&self.id)
+        self.node.path("/vz/private").join(&self.id)
     }
 
     /// Where its root is mounted.
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        Path::new("/vz/root").join(&self.id)
+        self.node.path("/vz/root").join(&self.id)
     }
 
     fn state(&self) -> Option<serde_json::Value> {
-        let text = fs::read(format!("/run/vz/{}/state.json", self.id)).ok()?;
+        let text = fs::read(self.node.path(&format!("/run/vz/{}/state.json", self.id))).ok()?;
         serde_json::from_slice(&text).ok()
     }
 

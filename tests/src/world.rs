@@ -15,7 +15,7 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 21] = [
+const HOMES: [&str; 24] = [
     TABLES,
     PROGRAMS,
     "/run/vz/bpf.lock",
@@ -37,6 +37,9 @@ const HOMES: [&str; 21] = [
     "/var/lib/vzctl/vzubc/failcnt",
     "/var/lib/vzctl/vzubc/held",
     "/vz/vztmp/rm.lck",
+    "/var/lib/vzctl/migrate",
+    "/var/lib/vzctl/migrate/owned",
+    "/var/lib/vzctl/migrate/epochs",
 ];
 
 /// Where the host's tables are served once a VE was started.
