@@ -77,6 +77,24 @@ const VZTOP: Options = &[
     ("--json", "JSON, an object a line"),
     ("--help", "help"),
 ];
+const VZMIGRATE: Options = &[
+    ("--remove-area", "remove it here afterwards: yes or no"),
+    ("--ssh", "more options for ssh"),
+    ("--ssh-mux", "keep the connection for later moves"),
+    ("--keep-dst", "keep what was copied when it fails"),
+    ("--online", "live migration"),
+    ("--compress", "compress on the way: auto or no"),
+    ("--check-only", "only look whether it can be moved"),
+    ("--nodeps", "go on when checks fail"),
+    ("--times", "how long each phase took"),
+    ("--verbose", "more"),
+    ("--quiet", "only errors"),
+    ("--json", "one JSON object at the end"),
+    ("--resolve", "bring an interrupted move to its end"),
+    ("--dst-is-dead", "the destination will never run it"),
+    ("--src-is-dead", "the source will never run it"),
+    ("--help", "help"),
+];
 const VZMETRICS: Options = &[("--output", "a file that is replaced at once"), ("--help", "help")];
 
 const VZBACKUP: Options = &[
@@ -139,6 +157,12 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
         },
         "vzmetrics" if matches!(before.last(), Some(&("-o" | "--output"))) => Proposal::Paths,
         "vzmetrics" => listed(VZMETRICS),
+        "vzmigrate" if dashed => listed(VZMIGRATE),
+        "vzmigrate" => match before.last() {
+            Some(&("-r" | "--remove-area")) => listed(&[("yes", "remove it"), ("no", "keep its files")]),
+            // A host, or the container after it: hosts are ssh's, and not known here.
+            _ => Proposal::Words(containers(sources, Containers::Any)),
+        },
         "vzcalc" if dashed => listed(DETAILS),
         "vzcalc" => {
             // It takes no names.
