@@ -11,7 +11,7 @@ use vzconf::{Action, Exit, Script, names};
 use crate::error::{Doing, Error, Result};
 use crate::handover::{self, Epoch};
 use crate::node::Ve;
-use crate::{destroy, ids};
+use crate::{destroy, ids, snapshot};
 
 /// The longest configuration or script that travels, in bytes.
 pub const LONGEST: u64 = 1 << 20;
@@ -71,6 +71,20 @@ pub fn luggage(ve: &Ve<'_>) -> Result<Luggage> {
         base: base.map(|record| (record.base.clone(), ve.node.bases().join(record.base))),
         dump: ve.config.dump_file().filter(|path| path.exists()),
     })
+}
+
+/// Whether it needs files that lie outside of its private area, and so would not travel with it: snapshots of a
+/// plain directory, and layers of an overlay that snapshots and clones share.
+///
+/// # Errors
+/// As [`luggage`].
+pub fn shares_files(ve: &Ve<'_>) -> Result<bool> {
+    let private = ve.existing_private()?;
+    match ve.layout(&private)? {
+        Layout::Overlay => Ok(layout::base_of(&private)?.is_some_and(|record| !record.stack.is_plain())),
+        Layout::Simfs => Ok(!snapshot::list(ve, None)?.is_empty()),
+        Layout::Ploop => Ok(false),
+    }
 }
 
 /// Waits until a VE that was stopped has written everything that it had to write.

@@ -136,6 +136,12 @@ fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
         let hint = format!("Without --online: vzmigrate {} {ctid}", options.destination);
         return Err(Error::advised(Exit::NotRunning, format!("CT {ctid} is not running"), hint));
     }
+    if depart::shares_files(&ve).map_err(|error| Error::verb(Exit::Missing, &error))? {
+        let text =
+            format!("CT {ctid} has snapshots, or shares layers with a clone; they cannot be moved yet");
+        let hint = format!("vzctl snapshot-list {ctid} shows them, vzctl snapshot-delete removes them");
+        return Err(Error::advised(Exit::Layout, text, hint));
+    }
     handover::check(&ve, false).map_err(|error| Error::verb(Exit::Locked, &error))
 }
 
