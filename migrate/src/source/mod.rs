@@ -136,6 +136,10 @@ fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
         let hint = format!("Without --online: vzmigrate {} {ctid}", options.destination);
         return Err(Error::advised(Exit::NotRunning, format!("CT {ctid} is not running"), hint));
     }
+    if !running && ve.config.dump_file().is_some_and(|path| path.exists()) {
+        let text = format!("CT {ctid} is suspended; its dump cannot be moved yet");
+        return Err(Error::advised(Exit::Module, text, format!("Resume it first: vzctl resume {ctid}")));
+    }
     if depart::shares_files(&ve).map_err(|error| Error::verb(Exit::Missing, &error))? {
         let text =
             format!("CT {ctid} has snapshots, or shares layers with a clone; they cannot be moved yet");
