@@ -157,19 +157,9 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
         },
         "vzmetrics" if matches!(before.last(), Some(&("-o" | "--output"))) => Proposal::Paths,
         "vzmetrics" => listed(VZMETRICS),
-        "vzmigrate" if dashed => listed(VZMIGRATE),
-        "vzmigrate" => match before.last() {
-            Some(&("-r" | "--remove-area")) => listed(&[("yes", "remove it"), ("no", "keep its files")]),
-            // A host, or the container after it: hosts are ssh's, and not known here.
-            _ => Proposal::Words(containers(sources, Containers::Any)),
-        },
+        "vzmigrate" => migration(sources, before.last().copied(), dashed),
         "vzcalc" if dashed => listed(DETAILS),
-        "vzcalc" => {
-            // It takes no names.
-            let mut numbers = containers(sources, Containers::Any);
-            numbers.retain(|candidate| candidate.word.parse::<u32>().is_ok());
-            Proposal::Words(numbers)
-        }
+        "vzcalc" => numbers(sources),
         "vzmemcheck" => listed(VZMEMCHECK),
         "vzcpucheck" => listed(DETAILS),
         "vzoversell" if dashed => listed(&[("--help", "help")]),
@@ -190,6 +180,25 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
         "vzcfgvalidate" | "vzsplit" | "vzcfgscale" => configuration(program, before.last().copied(), current),
         _ => return None,
     })
+}
+
+/// Of all containers, for a tool that takes no names.
+fn numbers(sources: &Sources) -> Proposal {
+    let mut numbers = containers(sources, Containers::Any);
+    numbers.retain(|candidate| candidate.word.parse::<u32>().is_ok());
+    Proposal::Words(numbers)
+}
+
+fn migration(sources: &Sources, last: Option<&str>, dashed: bool) -> Proposal {
+    let listed = |options: Options| {
+        Proposal::Words(options.iter().map(|(word, about)| Candidate::new(*word, *about)).collect())
+    };
+    match last {
+        Some("-r" | "--remove-area") => listed(&[("yes", "remove it"), ("no", "keep its files")]),
+        _ if dashed => listed(VZMIGRATE),
+        // A host, or the container after it: hosts are ssh's, and not known here.
+        _ => Proposal::Words(containers(sources, Containers::Any)),
+    }
 }
 
 fn configuration(program: &str, last: Option<&str>, current: &str) -> Proposal {
