@@ -15,7 +15,7 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 24] = [
+const HOMES: [&str; 25] = [
     TABLES,
     PROGRAMS,
     "/run/vz/bpf.lock",
@@ -30,6 +30,7 @@ const HOMES: [&str; 24] = [
     "/vz/root",
     "/vz/private",
     "/var/lib/vzctl/idmap",
+    "/var/lib/vzctl/converting",
     "/var/lib/vzctl/creating",
     "/var/lib/vzctl/veip",
     "/var/lib/vzctl/quota",

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod clone;
 pub mod confine;
 pub mod console;
+pub mod convert;
 pub mod create;
 pub mod creating;
 pub mod depart;

@@ -13,6 +13,7 @@ use crate::accounts;
 use crate::cgroup;
 use crate::confine;
 use crate::create::change_node;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::guest;
 use crate::net;
@@ -51,12 +52,14 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
     let new = ve.node.global.with_file(ve.ctid, Some(file.clone()));
     check_name(ve, changes)?;
     check_devnodes(changes)?;
+    disk::check(ve, changes, &changed)?;
     let state = ve.running();
     let then = match &state {
         Some(state) => apply(ve, &old, new, &changed, changes, state)?,
         None => {
             check_stopped(ve, changes, &changed)?;
             ve.config = new;
+            disk::follow(ve, &changed)?;
             if ve.ctid == Ctid::HOST && changed.iter().any(|change| change.key == "CPUUNITS") {
                 cgroup::set_host_share(ve)?;
             }
@@ -220,6 +223,7 @@ fn apply_live(
     if touched(&["DISKSPACE", "DISKINODES", "QUOTATIME"]) {
         disk = Some(quota::change(ve)?);
     }
+    disk::follow(ve, changed)?;
     if touched(&["IP_ADDRESS", "HOSTNAME", "NAMESERVER", "SEARCHDOMAIN"]) {
         guest::reconfigure(ve, state)?;
     }

@@ -6,6 +6,7 @@ use templates::layout;
 use vzconf::{Exit, Lock};
 use vzsys::mount::Detached;
 
+use crate::convert;
 use crate::dismantle;
 use crate::error::{Doing, Result};
 use crate::node::Ve;
@@ -41,7 +42,8 @@ pub fn tree(ve: &Ve<'_>) -> Result<Tree> {
         return Ok(tree);
     }
     dismantle::mend(ve)?;
-    Ok(Tree { mount: of_stopped(ve)?, shift: 0, _lock: Some(lock) })
+    convert::mend(ve)?;
+    Ok(Tree { mount: of_stopped(&ve.node.ve(ve.ctid)?)?, shift: 0, _lock: Some(lock) })
 }
 
 /// The root of a stopped VE, mounted or not. The caller has the lock.

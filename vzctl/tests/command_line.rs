@@ -96,13 +96,6 @@ fn libvirts_start_destroy_starts_nothing() {
 }
 
 #[test]
-fn verbs_of_later_versions_say_so() {
-    for verb in "convert compact".split(' ') {
-        refused(&format!("{verb} 101"), 5, &format!("vzctl {verb} is not available in this version"));
-    }
-}
-
-#[test]
 fn suspend_and_resume_go_whole_or_by_one_part() {
     use ve::suspend::{Part, RestorePart};
     let dumpfile = Some(std::path::PathBuf::from("/d"));

@@ -17,7 +17,7 @@ use super::{BLOCK, ImageError, SMALLEST, Size};
 /// Sizes that are kept: a host has a few samples.
 const KEPT: usize = 32;
 /// The size of what the file system takes for itself depends on its size, a little.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 12;
 /// As mke2fs has it for anything but small disks.
 const BYTES_PER_INODE: u64 = 16 << 10;
 
@@ -68,7 +68,11 @@ fn fill(file: &File, path: &Path, size: Size) -> Result<(), ImageError> {
         if made.usable() >= size.bytes {
             return Ok(());
         }
-        length = (made.blocks_for(size.bytes, made.overhead) * BLOCK).max(length + BLOCK);
+        let missing = (size.bytes - made.usable()).next_multiple_of(BLOCK);
+        // What is left over for a last group that is too small for one is not used at all.
+        let left_over = made.blocks * BLOCK < length;
+        let least = if left_over { made.least_group(inodes) * BLOCK } else { 0 };
+        length = made.blocks * BLOCK + missing.max(least);
     }
     let reason = "ext4 takes more and more of it for itself".to_owned();
     Err(ImageError::Size { path: path.to_owned(), wanted: size.bytes >> 10, reason })

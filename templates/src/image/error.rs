@@ -59,6 +59,14 @@ pub enum ImageError {
         /// What needs it unmounted.
         reason: &'static str,
     },
+    /// Its files could not be copied.
+    #[error("the files of {path} cannot be copied: {reason}")]
+    Copy {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A program failed.
     #[error("{program} of {path} failed: {said}")]
     Program {
@@ -91,7 +99,7 @@ impl ImageError {
         match self {
             Self::Missing { .. } => Exit::PloopImageNotFound,
             Self::NotAnImage { .. } | Self::Damaged { .. } | Self::InUse { .. } => Exit::MountImage,
-            Self::Size { .. } | Self::Mounted { .. } => Exit::ResizeImage,
+            Self::Size { .. } | Self::Mounted { .. } | Self::Copy { .. } => Exit::ResizeImage,
             Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
             Self::Program { exit, .. } | Self::Call { exit, .. } => *exit,
         }

@@ -25,8 +25,6 @@ const STDIN: &str = "/proc/self/fd/0";
 pub(super) struct Superblock {
     /// Blocks of [`Superblock::block`] bytes.
     pub(super) blocks: u64,
-    /// Blocks that are free.
-    pub(super) free: u64,
     /// Bytes.
     pub(super) block: u64,
     /// Blocks that the file system takes for itself; `df` does not count them.
@@ -65,7 +63,6 @@ impl Superblock {
         };
         let found = Self {
             blocks: wide(0x4, 0x150),
-            free: wide(0xC, 0x158),
             block: 1024 << shift,
             overhead: u64::from(u32_at(0x248)),
             inodes_per_group: u64::from(u32_at(0x28)),
@@ -116,6 +113,13 @@ impl Superblock {
         }
     }
 
+    /// How many blocks a further group must have, when all groups share so many inodes.
+    pub(super) fn least_group(&self, inodes: u64) -> u64 {
+        let groups = self.blocks.div_ceil(self.blocks_per_group) + 1;
+        let table = (inodes.div_ceil(groups) * self.inode_size).div_ceil(self.block);
+        table + 3 + (groups * 64).div_ceil(self.block) + self.reserved_descriptors + SCRAP
+    }
+
     /// Blocks that so many groups take for their tables, and some of them for copies of the superblock.
     fn tables(&self, groups: u64) -> u64 {
         let each = 2 + (self.inodes_per_group * self.inode_size).div_ceil(self.block);
@@ -160,24 +164,12 @@ pub(super) fn mend(file: &File, path: &Path) -> Result<(), ImageError> {
     damaged_above(1, done)
 }
 
-/// The same, whatever the superblock says: before a resize.
-pub(super) fn mend_all(file: &File, path: &Path, exit: Exit) -> Result<(), ImageError> {
-    let done = run("e2fsck", &["-f", "-p"], file, path, exit)?;
-    damaged_above(1, done)
-}
-
 /// e2fsck: 1 mended, 4 not mended, 8 and up it could not work.
 fn damaged_above(code: i32, done: Done) -> Result<(), ImageError> {
     match done.code {
         Some(4..8) => Err(ImageError::Damaged { path: done.path, said: done.said }),
         _ => done.expect_at_most(code),
     }
-}
-
-/// Gives the file system so many of its blocks.
-pub(super) fn resize(file: &File, path: &Path, blocks: u64, block: u64) -> Result<(), ImageError> {
-    let kib = format!("{}K", blocks * (block / 1024));
-    run("resize2fs", &[STDIN, &kib], file, path, Exit::ResizeImage).and_then(|done| done.expect_at_most(0))
 }
 
 /// How a program ended.
@@ -210,10 +202,12 @@ fn run(
     let output = || -> Result<std::process::Output, SysError> {
         let mut command = spawn::command(program)?;
         let input = file.try_clone().call("dup", || path.display().to_string())?;
-        command.args(arguments).stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if !arguments.contains(&STDIN) {
-            command.arg(STDIN);
-        }
+        command
+            .args(arguments)
+            .arg(STDIN)
+            .stdin(Stdio::from(input))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.env("LC_ALL", "C").output().call("execve", || program)
     };
     let output = output().map_err(ImageError::call(path, exit))?;
@@ -228,9 +222,7 @@ fn last_words(text: &str) -> String {
     let lines: Vec<String> = text
         .lines()
         .map(|line| line.chars().map(plain).collect::<String>().trim().to_owned())
-        .filter(|line| {
-            !line.is_empty() && !line.starts_with("resize2fs 1.") && !line.starts_with("mke2fs 1.")
-        })
+        .filter(|line| !line.is_empty())
         .collect();
     let last = lines.len().saturating_sub(3);
     if lines.is_empty() { "it said nothing".to_owned() } else { lines[last..].join("; ") }

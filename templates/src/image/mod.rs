@@ -101,6 +101,15 @@ pub struct Image {
     path: PathBuf,
 }
 
+/// What is known of mounts of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounts {
+    /// There may be some, and they go on.
+    Stay,
+    /// There is none, or the last one is about to end.
+    End,
+}
+
 /// Who may use an image now.
 enum Hold {
     /// This open file has the lock: nobody uses it.
@@ -141,7 +150,7 @@ impl Image {
     /// # Errors
     /// [`ImageError::Damaged`] when it cannot be mended, [`ImageError::InUse`], or the call that failed: exit 152.
     pub fn mount(&self) -> Result<Detached, ImageError> {
-        let device = match self.hold()? {
+        let device = match self.hold(Mounts::Stay)? {
             Hold::Shared(device) => device,
             Hold::Alone(locked) => {
                 let sectors = self.check(&locked)?.sectors();
@@ -160,7 +169,7 @@ impl Image {
     /// [`ImageError::InUse`] when it stays mounted.
     pub fn idle(&self) -> Result<(), ImageError> {
         let until = Instant::now() + UNMOUNTED;
-        while let Hold::Shared(_device) = self.hold()? {
+        while let Hold::Shared(_device) = self.hold(Mounts::Stay)? {
             if Instant::now() > until {
                 return Err(ImageError::InUse { path: self.path.clone() });
             }
@@ -169,8 +178,8 @@ impl Image {
         Ok(())
     }
 
-    /// Waits until nobody works on the file; a mounted one is shared.
-    fn hold(&self) -> Result<Hold, ImageError> {
+    /// Waits until nobody works on the file; a mounted one is shared, unless its mount is only ending.
+    fn hold(&self, mounts: Mounts) -> Result<Hold, ImageError> {
         let failed = || ImageError::call(&self.path, Exit::MountImage);
         // Opened anew: a device that we made before may have the lock, as the open file that it was made of.
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -190,7 +199,9 @@ impl Image {
                     return Err(failed()(SysError::new("flock", self.path.display(), errno)));
                 }
             }
-            if let Some(device) = Loop::of(&self.file).map_err(failed())? {
+            if mounts == Mounts::Stay
+                && let Some(device) = Loop::of(&self.file).map_err(failed())?
+            {
                 return Ok(Hold::Shared(device));
             }
             if Instant::now() > until {

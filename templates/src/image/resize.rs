@@ -1,21 +1,22 @@
 //! Another size for an image.
 //!
-//! Growing is the kernel's work, mounted or not: its journal makes it whole or not done. A smaller one is made of a
-//! copy, which takes the place of the image by a rename when it is ready: resize2fs moves blocks about, and a file
-//! system that it was killed in is lost.
+//! Growing is the kernel's work, mounted or not: its journal makes it whole or not done. A smaller one is a new image to
+//! which the files are copied, and which takes the place of the old one by a rename. resize2fs would move blocks where
+//! they lie, lose the file system when it is killed, and change the times of directories.
 
-use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::block::{self, Loop};
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, fault};
 
-use super::{Hold, Image, ImageError, Superblock, copy, directory, ext4, mount_device, new_file};
+use super::{Hold, Image, ImageError, Mounts, Size, directory, make, mount_device};
+use crate::replica::{More, Op, Replica, ReplicaError, Scan, Sink};
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,89 +29,92 @@ pub enum Resized {
     Shrunk,
 }
 
-impl Image {
-    /// Bytes that `df` shows in it.
-    ///
-    /// # Errors
-    /// [`ImageError::NotAnImage`].
-    pub fn size(&self) -> Result<u64, ImageError> {
-        self.superblock().map(|found| found.usable())
+/// Why a mounted file system did not grow.
+enum Refused {
+    /// Not without `CAP_SYS_RESOURCE`.
+    NotAllowed,
+    Failed(ImageError),
+}
+
+/// What a mounted file system has.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Bytes of a block.
+    block: u64,
+    /// Blocks that `df` shows.
+    blocks: u64,
+    free: u64,
+}
+
+impl Room {
+    fn of(mounted: &Detached) -> vzsys::Result<Self> {
+        let stat = rustix::fs::fstatvfs(mounted).call("fstatvfs", || "an image")?;
+        Ok(Self { block: stat.f_frsize, blocks: stat.f_blocks, free: stat.f_bfree })
     }
 
-    /// Makes it one in which `df` shows so many bytes; `tell` is told bytes copied and in all, when it shrinks.
-    /// Killed at any moment, it has the one size or the other.
+    fn bytes(self) -> u64 {
+        self.blocks * self.block
+    }
+
+    fn used(self) -> u64 {
+        self.blocks.saturating_sub(self.free) * self.block
+    }
+
+    /// Groups of blocks have tables of their own, so that not every size can be had to the byte.
+    fn is_about(self, bytes: u64) -> bool {
+        self.bytes() >= bytes && self.bytes() - bytes < bytes / 100 + (1 << 20)
+    }
+}
+
+impl Image {
+    /// Makes it one in which `df` shows `size.bytes`; `size.inodes` counts where it has to be made anew: when it
+    /// shrinks. `tell` is then told bytes copied and in all. Killed at any moment, it has the one size or the other.
     ///
     /// # Errors
     /// [`ImageError::Mounted`] when it would have to shrink, [`ImageError::Size`] when it holds more than that
     /// (both exit 154); 46 when the copy has no room; as [`Image::mount`].
-    pub fn resize(&self, bytes: u64, tell: &mut dyn FnMut(u64, u64)) -> Result<Resized, ImageError> {
-        match self.hold()? {
-            Hold::Shared(device) => {
-                let mounted = mount_device(&device).map_err(self.failed())?;
-                match self.target(bytes, Some(&mounted))? {
-                    (now, wanted) if wanted == now.blocks => Ok(Resized::Unchanged),
-                    (now, wanted) if wanted < now.blocks => Err(self.mounted(
-                        "it becomes smaller only while it is not: stop the container first",
-                    )),
-                    (_, wanted) => match self.grow(&device, &mounted, wanted) {
-                        Err(Refused::NotAllowed) => Err(self.mounted(
-                            "without CAP_SYS_RESOURCE it grows only while it is not: stop the container first",
-                        )),
-                        Err(Refused::Failed(error)) => Err(error),
-                        Ok(()) => Ok(Resized::Grown),
-                    },
-                }
-            }
-            Hold::Alone(locked) => {
-                self.check(&locked)?;
-                let (now, wanted) = self.target(bytes, None)?;
-                match wanted.cmp(&now.blocks) {
-                    Ordering::Equal => Ok(Resized::Unchanged),
-                    Ordering::Less => self.rebuild(now, wanted, tell).map(|()| Resized::Shrunk),
-                    Ordering::Greater => self.grow_alone(locked, now, wanted, tell).map(|()| Resized::Grown),
-                }
-            }
-        }
-    }
-
-    fn grow_alone(
+    pub fn resize(
         &self,
-        locked: File,
-        now: Superblock,
-        wanted: u64,
+        size: Size,
+        blanks: &Path,
+        mounts: Mounts,
         tell: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), ImageError> {
-        let device = Loop::attach(locked.as_fd(), now.sectors()).map_err(self.failed())?;
-        let mounted = mount_device(&device).map_err(self.failed())?;
-        let grown = self.grow(&device, &mounted, wanted);
-        drop((mounted, device, locked));
-        match grown {
-            Err(Refused::NotAllowed) => match self.hold()? {
-                Hold::Alone(locked) => self.rebuild(self.check(&locked)?, wanted, tell),
-                Hold::Shared(_) => Err(ImageError::InUse { path: self.path.clone() }),
-            },
-            Err(Refused::Failed(error)) => Err(error),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// The superblock, and how many blocks it is to have.
-    fn target(&self, bytes: u64, mounted: Option<&Detached>) -> Result<(Superblock, u64), ImageError> {
-        let now = self.superblock()?;
-        let overhead = match mounted {
-            // What lies in the superblock may be that of an earlier size.
-            Some(mount) => {
-                let stat = rustix::fs::fstatvfs(mount).call("fstatvfs", || self.path.display().to_string());
-                now.blocks.saturating_sub(stat.map_err(self.failed())?.f_blocks)
+    ) -> Result<Resized, ImageError> {
+        let (device, alone) = match self.hold(mounts)? {
+            Hold::Shared(device) => (device, false),
+            Hold::Alone(locked) => {
+                let sectors = self.check(&locked)?.sectors();
+                (Loop::attach(locked.as_fd(), sectors).map_err(self.failed())?, true)
             }
-            None => now.overhead,
         };
-        Ok((now, now.blocks_for(bytes, overhead)))
+        let mounted = mount_device(&device).map_err(self.failed())?;
+        let room = Room::of(&mounted).map_err(self.failed())?;
+        if room.is_about(size.bytes) {
+            return Ok(Resized::Unchanged);
+        }
+        if size.bytes < room.bytes() {
+            if !alone {
+                return Err(self.mounted("it becomes smaller only while it is not: stop the container first"));
+            }
+            return self.rebuild(&mounted, room, size, blanks, tell).map(|()| Resized::Shrunk);
+        }
+        match self.grow(&device, &mounted, room, size.bytes) {
+            Err(Refused::NotAllowed) if alone => self.rebuild(&mounted, room, size, blanks, tell)?,
+            Err(Refused::NotAllowed) => {
+                return Err(self.mounted(
+                    "without CAP_SYS_RESOURCE it grows only while it is not: stop the container first",
+                ));
+            }
+            Err(Refused::Failed(error)) => return Err(error),
+            Ok(()) => {}
+        }
+        Ok(Resized::Grown)
     }
 
-    fn grow(&self, device: &Loop, mounted: &Detached, wanted: u64) -> Result<(), Refused> {
-        let now = self.superblock().map_err(Refused::Failed)?;
+    fn grow(&self, device: &Loop, mounted: &Detached, room: Room, bytes: u64) -> Result<(), Refused> {
         let failed = |source: SysError| Refused::Failed(self.failed()(source));
+        let now = self.superblock().map_err(Refused::Failed)?;
+        let wanted = now.blocks_for(bytes, now.blocks.saturating_sub(room.blocks));
         let top = directory(mounted).map_err(failed)?;
         // The size that it has: only asks whether we may.
         match block::grow_ext4(top.as_fd(), now.blocks) {
@@ -129,55 +133,84 @@ impl Image {
         Ok(())
     }
 
-    /// A copy of the size that is wanted takes the image's place. The caller has the lock.
+    /// A new image of the size that is wanted takes the place of this one, which nobody else has mounted.
     fn rebuild(
         &self,
-        now: Superblock,
-        wanted: u64,
+        mounted: &Detached,
+        room: Room,
+        size: Size,
+        blanks: &Path,
         tell: &mut dyn FnMut(u64, u64),
     ) -> Result<(), ImageError> {
-        let used = now.blocks - now.free.min(now.blocks);
-        if used > wanted {
-            let reason = format!("it holds {} KiB", ((used - now.overhead.min(used)) * now.block) >> 10);
-            let wanted = (wanted.saturating_sub(now.overhead) * now.block) >> 10;
-            return Err(ImageError::Size { path: self.path.clone(), wanted, reason });
+        if room.used() > size.bytes {
+            return Err(self.too_small(room, size));
         }
         let beside = beside(&self.path);
         forget(&self.path);
-        let made = new_file(&beside)?;
-        let done = self.rebuild_in(&made, &beside, (now, wanted), tell);
+        let done = self.rebuild_in(&beside, mounted, size, blanks, tell);
         if done.is_err() {
             forget(&self.path);
         }
-        done
+        match done {
+            // Of the new image, not of the file system below: that would be an I/O error.
+            Err(ImageError::Call { source, .. }) if source.errno() == Errno::NOSPC => {
+                Err(self.too_small(room, size))
+            }
+            done => done,
+        }
     }
 
     fn rebuild_in(
         &self,
-        made: &File,
         beside: &Path,
-        (now, wanted): (Superblock, u64),
+        mounted: &Detached,
+        size: Size,
+        blanks: &Path,
         tell: &mut dyn FnMut(u64, u64),
     ) -> Result<(), ImageError> {
-        copy(&self.file, made, tell).map_err(self.failed())?;
+        make(beside, size, blanks)?;
+        fault::point("resize.made");
+        let new = Image::open(beside)?.mount()?;
+        // The old one has its own, or none.
+        let lost = rustix::fs::unlinkat(&new, "lost+found", AtFlags::REMOVEDIR);
+        lost.call("rmdir", || "lost+found").map_err(self.failed())?;
+        self.copy_files(mounted, &new, tell)?;
         fault::point("resize.copied");
-        ext4::mend_all(made, &self.path, Exit::ResizeImage)?;
-        let length = wanted * now.block;
-        let finish = |made: &File| {
-            made.set_len(length).and_then(|()| made.sync_all()).call("fsync", || beside.display().to_string())
-        };
-        if wanted > now.blocks {
-            finish(made).map_err(self.failed())?;
-        }
-        ext4::resize(made, &self.path, wanted, now.block)?;
-        finish(made).map_err(self.failed())?;
+        drop(new);
+        let file = File::open(beside).and_then(|file| file.sync_all());
+        file.call("fsync", || beside.display().to_string()).map_err(self.failed())?;
         fault::point("resize.ready");
-        // COMMIT: the file of the new size has the name.
+        // COMMIT: the image of the new size has the name.
         fs::rename(beside, &self.path)
             .call("rename", || beside.display().to_string())
             .map_err(self.failed())?;
         fault::point("resize.renamed");
         Ok(())
+    }
+
+    fn copy_files(
+        &self,
+        from: &Detached,
+        to: &Detached,
+        tell: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), ImageError> {
+        let top = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
+        let mut copy = || {
+            let mut scan = Scan::new(&top(from))?;
+            let total = scan.measure()?.bytes;
+            let mut told = Told { to: Replica::new(&top(to))?, total, tell };
+            scan.pass(More::Nothing, &mut told)?;
+            told.to.sync()
+        };
+        copy().map_err(|error: ReplicaError| match error {
+            ReplicaError::System(source) => self.failed()(source),
+            other => ImageError::Copy { path: self.path.clone(), reason: other.to_string() },
+        })
+    }
+
+    fn too_small(&self, room: Room, size: Size) -> ImageError {
+        let reason = format!("it holds {} KiB", room.used() >> 10);
+        ImageError::Size { path: self.path.clone(), wanted: size.bytes >> 10, reason }
     }
 
     fn failed(&self) -> impl FnOnce(SysError) -> ImageError {
@@ -189,10 +222,23 @@ impl Image {
     }
 }
 
-/// Why a mounted file system did not grow.
-enum Refused {
-    NotAllowed,
-    Failed(ImageError),
+/// A copy that tells how far it is.
+struct Told<'a> {
+    to: Replica,
+    total: u64,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Sink for Told<'_> {
+    fn op(&mut self, op: Op) -> Result<(), ReplicaError> {
+        self.to.op(op)
+    }
+
+    fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
+        self.to.data(offset, bytes)?;
+        (self.tell)(self.to.bytes(), self.total);
+        Ok(())
+    }
 }
 
 fn beside(path: &Path) -> PathBuf {

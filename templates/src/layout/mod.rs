@@ -37,7 +37,7 @@ use vzsys::quota::{Project, set_project};
 
 use crate::archive::Progress;
 use crate::cache::{Cache, Template};
-use crate::image::{Image, Resized, Size};
+use crate::image::{Image, Mounts, Resized, Size};
 pub use choose::{Choice, Limits, UnknownLayout, Wanted, Wish, choose};
 pub use error::LayoutError;
 use mapping::Mapping;
@@ -137,10 +137,26 @@ impl New<'_> {
     }
 }
 
+/// A private area without content, to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Empty<'a> {
+    /// Where: it does not exist yet, its parent does. What a failure leaves there the caller throws away.
+    pub area: &'a Path,
+    /// `TEMPLATE/base`, and the name of the unpacked template that an overlay is to lie on.
+    pub base: Option<(&'a Path, &'a str)>,
+    /// As in [`New`].
+    pub image: Option<Size>,
+    /// As in [`New`].
+    pub blanks: &'a Path,
+}
+
 /// What a layout does. An area is given by its path; the caller holds the VE's lock.
 trait Kind: fmt::Debug + Sync {
     /// Makes a new area.
     fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError>;
+
+    /// Makes a new area that holds nothing, or the bare template below.
+    fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError>;
 
     /// The root of an area, with the ids of its VE or as they lie on disk (`None`), mounted nowhere yet. What the
     /// mount needs besides (a device, other mounts) ends by itself when it does: nobody else would be there to end
@@ -184,6 +200,14 @@ pub fn create(layout: Layout, new: &New<'_>, progress: &mut dyn FnMut(Progress))
     layout.kind().create(new, progress)
 }
 
+/// Makes a private area without content; [`furnish`] then gives it some.
+///
+/// # Errors
+/// As [`create`].
+pub fn prepare(layout: Layout, empty: &Empty<'_>) -> Result<(), LayoutError> {
+    layout.kind().prepare(empty)
+}
+
 /// The image that holds what the VE wrote, and limits it; `None` where its files lie in a directory.
 ///
 /// # Errors
@@ -200,20 +224,21 @@ pub fn is_tree(layout: Layout, private: &Path) -> Result<bool, LayoutError> {
     Ok(image(layout, private)?.is_none())
 }
 
-/// Makes that image one in which `df` shows so many bytes; `tell` is told bytes copied and in all, when it shrinks.
-/// `None` where there is no image.
+/// Gives that image another size, as [`Image::resize`]. `None` where there is no image.
 ///
 /// # Errors
 /// As [`Image::resize`].
 pub fn resize(
     layout: Layout,
     private: &Path,
-    bytes: u64,
+    size: Size,
+    blanks: &Path,
+    mounts: Mounts,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<Option<Resized>, LayoutError> {
     let Some(image) = image(layout, private)? else { return Ok(None) };
-    let done = image.resize(bytes, tell)?;
-    layout.kind().note_size(private, bytes)?;
+    let done = image.resize(size, blanks, mounts, tell)?;
+    layout.kind().note_size(private, size.bytes)?;
     Ok(Some(done))
 }
 

@@ -16,7 +16,7 @@ use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError, fault};
 
 use super::stack::{self, Stack, Store};
-use super::{Kind, LayoutError, Mapping, New, Place};
+use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::Progress;
 use crate::image::{self, Image};
 
@@ -118,21 +118,18 @@ pub(super) struct Overlay;
 impl Kind for Overlay {
     fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
         let base = new.cache.base(new.template, progress)?;
+        let bases = new.cache.bases();
         new.make_dir()?;
         new.cache.add_ref(&base.id, new.ctid)?;
-        let record = Record {
-            version: 1,
-            layout: "overlay".to_owned(),
-            base: base.id.clone(),
-            image: new.image.is_some(),
-            stack: Stack::default(),
-        };
-        match new.image {
-            Some(size) => image::make(&new.area.join(IMAGE), size, new.blanks)?,
-            None => make_layers(new.area, &base.path).map_err(failed(new.area))?,
-        }
-        fault::point("overlay.made");
-        record.save(new.area).map_err(failed(new.area))
+        let (area, blanks) = (new.area, new.blanks);
+        fill(&Empty { area, base: Some((&bases, &base.id)), image: new.image, blanks })
+    }
+
+    fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
+        let area = empty.area;
+        let made = fs::DirBuilder::new().mode(0o700).create(area);
+        made.call("mkdir", || area.display().to_string()).map_err(failed(area))?;
+        fill(empty)
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
@@ -167,6 +164,25 @@ impl Kind for Overlay {
     fn wait_idle(&self, private: &Path) {
         drop(in_use(private, FlockOperation::LockShared));
     }
+}
+
+/// What lies in the directory of an area.
+fn fill(empty: &Empty<'_>) -> Result<(), LayoutError> {
+    let area = empty.area;
+    let (bases, id) = empty.base.unwrap_or((Path::new(""), ""));
+    match empty.image {
+        Some(size) => image::make(&area.join(IMAGE), size, empty.blanks)?,
+        None => make_layers(area, &bases.join(id)).map_err(failed(area))?,
+    }
+    fault::point("overlay.made");
+    let record = Record {
+        version: 1,
+        layout: "overlay".to_owned(),
+        base: id.to_owned(),
+        image: empty.image.is_some(),
+        stack: Stack::default(),
+    };
+    record.save(area).map_err(failed(area))
 }
 
 fn open_image(private: &Path) -> Result<Image, LayoutError> {

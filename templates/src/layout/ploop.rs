@@ -17,7 +17,7 @@ use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, fault};
 
-use super::{Kind, LayoutError, Mapping, New, Place};
+use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::{Progress, Unpack};
 use crate::cache::CacheError;
 use crate::image::descriptor::{self, Descriptor};
@@ -35,14 +35,17 @@ pub(super) struct Ploop;
 
 impl Kind for Ploop {
     fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
-        let size = new.image.ok_or(LayoutError::NoSize)?;
-        prepare(new.area, size, new.blanks)?;
+        self.prepare(&Empty { area: new.area, base: None, image: new.image, blanks: new.blanks })?;
         fault::point("ploop.made");
         let tree = self.mount(Place { private: new.area, bases: new.area }, None)?;
         let dir = PathBuf::from(format!("{}/.", tree.proc_path()));
         let unpacked =
             Unpack::new(&new.template.path).needed(new.template.unpacked()).progress(progress).into_dir(&dir);
         unpacked.map(drop).map_err(|error| CacheError::from(error).into())
+    }
+
+    fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
+        prepare(empty.area, empty.image.ok_or(LayoutError::NoSize)?, empty.blanks)
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
@@ -77,7 +80,7 @@ pub(super) fn is_there(private: &Path) -> Result<bool, LayoutError> {
 }
 
 /// Makes `area`, with an empty file system.
-pub(super) fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<(), LayoutError> {
+fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<(), LayoutError> {
     let disk = area.join(DISK);
     for dir in [area, &disk] {
         let made = DirBuilder::new().mode(0o700).create(dir).call("mkdir", || dir.display().to_string());

@@ -1,9 +1,14 @@
 //! A plain directory. The name is OpenVZ's; its kernel had a pseudo file system of that name.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+
+use vzconf::Exit;
+use vzsys::Call;
 use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 
-use super::{Kind, LayoutError, Mapping, New, Place};
+use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::{Durability, Progress, Unpack};
 use crate::cache::CacheError;
 
@@ -20,6 +25,12 @@ impl Kind for Simfs {
             .progress(progress)
             .into_dir(new.area);
         unpacked.map(drop).map_err(|error| CacheError::from(error).into())
+    }
+
+    fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
+        let made = DirBuilder::new().mode(0o700).create(empty.area);
+        made.call("mkdir", || empty.area.display().to_string())
+            .map_err(LayoutError::call(format!("cannot prepare {}", empty.area.display()), Exit::FsNewVePrvt))
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {

@@ -15,11 +15,13 @@ mod place;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 pub use entry::{Content, Meta, NodeKind, Op, Xattr};
 pub use error::ReplicaError;
 pub use place::Replica;
 pub use scan::{Measure, More, Passed, Scan};
+pub use thin::Thin;
 
 /// The most bytes of a file that come in one piece.
 pub const PIECE: usize = 256 << 10;

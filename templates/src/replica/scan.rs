@@ -141,7 +141,7 @@ fn count(
     scan: &Scan,
     dir: BorrowedFd<'_>,
     path: &mut Vec<u8>,
-    links: &mut HashMap<u64, ()>,
+    links: &mut HashMap<(u64, u64), ()>,
     measure: &mut Measure,
 ) -> Result<(), ReplicaError> {
     let length = path.len();
@@ -151,7 +151,10 @@ fn count(
         if let Ok(stat) = stat {
             let kind = FileType::from_raw_mode(stat.st_mode);
             measure.entries += 1;
-            if stat.st_nlink < 2 || kind == FileType::Directory || links.insert(stat.st_ino, ()).is_none() {
+            if stat.st_nlink < 2
+                || kind == FileType::Directory
+                || links.insert((stat.st_dev, stat.st_ino), ()).is_none()
+            {
                 measure.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
             }
             if kind == FileType::Directory && stat.st_dev == scan.device && !scan.is_hollow(path) {
@@ -172,8 +175,8 @@ struct Walk<'a> {
     sink: &'a mut dyn Sink,
     more: More,
     settled: i64,
-    /// The first name of each inode with several, in this pass.
-    links: HashMap<u64, Vec<u8>>,
+    /// The first name of each inode with several, in this pass. The layers of an overlay have devices of their own.
+    links: HashMap<(u64, u64), Vec<u8>>,
     passed: Passed,
     path: Vec<u8>,
     buffer: Vec<u8>,
@@ -272,7 +275,7 @@ impl Walk<'_> {
         let linked = stat.st_nlink > 1;
         if before.as_ref().is_some_and(|known| known.unchanged(stat, self.settled)) {
             if linked {
-                self.links.entry(stat.st_ino).or_insert_with(|| self.path.clone());
+                self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| self.path.clone());
             }
             now.blocks = before.and_then(|known| known.blocks);
             return Ok((false, Some(now)));
@@ -280,7 +283,7 @@ impl Walk<'_> {
         if before.as_ref().is_some_and(|known| known.kind == FileType::Directory) {
             self.tell(Op::Remove { path: self.path.clone() })?;
         }
-        if linked && let Some(first) = self.links.get(&stat.st_ino).cloned() {
+        if linked && let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)).cloned() {
             self.tell(Op::HardLink { path: self.path.clone(), target: first })?;
             return Ok((true, Some(now)));
         }
@@ -301,7 +304,7 @@ impl Walk<'_> {
         };
         // Only now: a name that went away meanwhile cannot be linked to.
         if linked && there {
-            self.links.insert(stat.st_ino, self.path.clone());
+            self.links.insert((stat.st_dev, stat.st_ino), self.path.clone());
         }
         Ok((true, there.then_some(now)))
     }
@@ -491,7 +494,7 @@ fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty())
 }
 
-fn meta(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, path: &[u8]) -> Result<Meta, ReplicaError> {
+pub(super) fn meta(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, path: &[u8]) -> Result<Meta, ReplicaError> {
     let list = attributes(&proc_path(dir, name)).map_err(ReplicaError::at("lgetxattr", path))?;
     Ok(Meta::of(stat, of_the_file(list)))
 }

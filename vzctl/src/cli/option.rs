@@ -202,6 +202,11 @@ pub(crate) fn create() -> Vec<Opt> {
     FROM.iter().copied().chain(params::of(params::Verb::Create).map(Opt::of)).collect()
 }
 
+/// The options of `convert`.
+pub(crate) fn convert() -> Vec<Opt> {
+    create().into_iter().filter(|opt| opt.long == "layout").collect()
+}
+
 /// The options of `set`, those that steer it first.
 pub(crate) fn set() -> Vec<Opt> {
     let control = |wanted: bool| {

@@ -193,6 +193,13 @@ pub enum Verb {
         /// As a JSON object.
         json: bool,
     },
+    /// Give it another layout.
+    Convert {
+        /// `--layout`.
+        layout: String,
+    },
+    /// Give free blocks of its image back.
+    Compact,
 }
 
 impl Verb {
@@ -226,6 +233,8 @@ impl Verb {
             Self::Suspend { .. } => "suspend",
             Self::Resume { .. } => "resume",
             Self::CheckpointCheck { .. } => "checkpoint-check",
+            Self::Convert { .. } => "convert",
+            Self::Compact => "compact",
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Suspend,
     Resume,
     CheckpointCheck,
+    Convert,
+    Compact,
 }
 
 /// Which containers completion proposes for a verb.
@@ -86,6 +88,7 @@ impl Word {
             Kind::SnapshotDelete | Kind::SnapshotUmount => ONE.to_vec(),
             Kind::SnapshotMount => SHOW.to_vec(),
             Kind::SnapshotList => LISTING.to_vec(),
+            Kind::Convert => option::convert(),
             _ => Vec::new(),
         }
     }
@@ -106,7 +109,7 @@ impl Word {
 }
 
 /// Verbs of OpenVZ that this version does not have.
-pub(crate) const LATER: &[&str] = &["convert", "compact"];
+pub(crate) const LATER: &[&str] = &[];
 
 /// Words in place of a verb that need no container.
 pub(crate) const PLAIN: &[&str] = &["help", "completion"];
@@ -233,6 +236,29 @@ pub(crate) const WORDS: &[Word] = &[
         about: "Unmount a container's root",
         containers: Containers::Stopped,
         examples: &[("vzctl umount 101", "also unmounts what is mounted below it")],
+        notes: "",
+    },
+    Word {
+        kind: Kind::Convert,
+        name: "convert",
+        aliases: &[],
+        synopsis: "[--layout overlay|simfs|ploop]",
+        about: "Give a stopped container another layout, with all its files",
+        containers: Containers::Stopped,
+        examples: &[
+            ("vzctl convert 101", "to ploop: a file system of its own in an image"),
+            ("vzctl convert 101 --layout overlay", "above the template, which others share"),
+        ],
+        notes: "The files are copied; after Ctrl-C or a crash the container is as it was.",
+    },
+    Word {
+        kind: Kind::Compact,
+        name: "compact",
+        aliases: &[],
+        synopsis: "",
+        about: "Give what is free in a container's image back to the host, running or not",
+        containers: Containers::Any,
+        examples: &[("vzctl compact 101", "says how much that was")],
         notes: "",
     },
     Word {

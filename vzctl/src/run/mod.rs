@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use migrate::mend::{self, Wake};
 use ve::ended::{Life, Reason};
-use ve::{Error, Node, Ve, creating};
+use ve::{Error, Node, Ve, convert, creating};
 use vzconf::{Ctid, Exit, Lock, Paths};
 
 use crate::cli::{self, CtWord, Invocation, Request, Verb};
@@ -122,6 +122,7 @@ fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u
         report.line(0, "Container private area was destroyed");
         return Ok(0);
     }
+    convert::mend(&node.ve(ctid)?)?;
     // So do moves to and from other hosts; this one may not have it at all.
     let decides = matches!(verb, Verb::Start(_) | Verb::Stop(_) | Verb::Restart(..) | Verb::Destroy);
     mend::mend(node, ctid, if decides { Wake::No } else { Wake::Yes })?;

@@ -8,7 +8,8 @@ use ve::mount::Mounted;
 use ve::set::Then;
 use ve::stop::Stopped;
 use ve::{
-    Error, Ve, console, create, destroy, exec, mount, obstacles, quota, runscript, set, start, stop, suspend,
+    Error, Ve, console, convert, create, destroy, disk, exec, mount, obstacles, quota, runscript, set, start,
+    stop, suspend,
 };
 use vzconf::change::Changes;
 use vzconf::{Exit, params};
@@ -63,6 +64,8 @@ pub(super) fn run(ve: &mut Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u
         Verb::Suspend { part, dumpfile } => suspend::suspend(ve, *part, dumpfile.as_deref())?,
         Verb::Resume { part, dumpfile } => suspend::resume(ve, *part, dumpfile.as_deref())?,
         Verb::CheckpointCheck { json } => return checkpoint_check(ve, *json, report),
+        Verb::Convert { layout } => convert::convert(ve, layout)?,
+        Verb::Compact => disk::compact(ve)?,
     }
     Ok(0)
 }
