@@ -15,7 +15,7 @@ use crate::wait::holds;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 25] = [
+const HOMES: [&str; 26] = [
     TABLES,
     PROGRAMS,
     "/run/vz/bpf.lock",
@@ -29,6 +29,7 @@ const HOMES: [&str; 25] = [
     "/vz/dump",
     "/vz/root",
     "/vz/private",
+    "/var/lib/vzctl/lives",
     "/var/lib/vzctl/idmap",
     "/var/lib/vzctl/converting",
     "/var/lib/vzctl/creating",

@@ -275,7 +275,7 @@ fn optioned(word: &Word, parsed: Parsed) -> Result<Verb, UsageError> {
         Kind::Suspend => suspend(&parsed)?,
         Kind::Resume => resume(&parsed)?,
         Kind::CheckpointCheck => Verb::CheckpointCheck { json: parsed.flag("json") },
-        Kind::Convert => Verb::Convert { layout: create(parsed.found).layout.unwrap_or("ploop".to_owned()) },
+        Kind::Convert => Verb::Convert { layout: create(parsed.found)?.layout.unwrap_or("ploop".to_owned()) },
         Kind::Compact => Verb::Compact,
         _ => Verb::Status { json: parsed.flag("json") },
     })
