@@ -7,6 +7,7 @@ pub mod build;
 pub mod cache;
 pub mod changes;
 pub mod dist;
+pub mod foreign;
 pub mod image;
 pub mod layout;
 pub mod mirror;

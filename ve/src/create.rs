@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use templates::archive::Progress;
 use templates::cache::{Cache, Template};
-use templates::layout::{self, Choice, New, Wish};
+use templates::layout::{self, Choice, Layout, New, Wish};
 use vzconf::change::{Changes, Node as ChangeNode};
 use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Script, names};
 use vzsys::fault;
@@ -32,6 +32,17 @@ pub struct Options {
     pub ostemplate: Option<String>,
     /// Every other option.
     pub changes: Changes,
+    /// What is brought from elsewhere instead of a template and a sample.
+    pub brought: Option<Brought>,
+}
+
+/// A container from elsewhere.
+#[derive(Debug)]
+pub struct Brought {
+    /// Its configuration, as far as it is taken over as it is.
+    pub file: ConfFile,
+    /// Its files, as an archive that no other VE is made from. They stay what they are: it is no new system.
+    pub files: Template,
 }
 
 /// Creates a VE from a template.
@@ -66,12 +77,22 @@ struct Draft {
     choice: Choice,
     quota: quota::Planned,
     name: Option<String>,
+    /// The machine id and the host keys are its own already.
+    keeps_identity: bool,
 }
 
 impl Draft {
     fn new(ve: &Ve<'_>, options: &Options) -> Result<Self> {
         let had_config = ve.config.exists();
-        let mut file = sample(ve, options.sample.as_deref(), had_config)?;
+        let mut file = match &options.brought {
+            Some(_) if had_config => {
+                let conf = ve.node.paths.ve_conf(ve.ctid);
+                let message = format!("Container config file {} already exists", conf.display());
+                return Err(Error::refused(Exit::CpConfig, message));
+            }
+            Some(brought) => brought.file.clone(),
+            None => sample(ve, options.sample.as_deref(), had_config)?,
+        };
         let base = ve.node.global.with_file(ve.ctid, Some(file.clone()));
         let node = change_node();
         options.changes.apply_to(&mut file, &base, ve.ctid, &node)?;
@@ -90,11 +111,29 @@ impl Draft {
         if let Some(name) = &name {
             names::check_free(&ve.node.paths, name, ve.ctid)?;
         }
-        let template = template(ve, options.ostemplate.as_deref(), &config)?;
-        let choice = choose_layout(ve, options, &config, &private)?;
+        let brought = options.brought.as_ref().map(|brought| brought.files.clone());
+        let keeps_identity = brought.is_some();
+        let template = match brought {
+            Some(files) => files,
+            None => template(ve, options.ostemplate.as_deref(), &config)?,
+        };
+        let choice = match keeps_identity {
+            true => layout_of_brought(ve, options, &config, &private)?,
+            false => choose_layout(ve, options, &config, &private)?,
+        };
         let quota = quota::plan(ve, &config, &private, &choice)?;
-        let mut draft =
-            Self { file, config, private, had_config, had_private, template, choice, quota, name };
+        let mut draft = Self {
+            file,
+            config,
+            private,
+            had_config,
+            had_private,
+            template,
+            choice,
+            quota,
+            name,
+            keeps_identity,
+        };
         draft.complete(ve)?;
         Ok(draft)
     }
@@ -142,6 +181,26 @@ pub(crate) fn complete(ve: &Ve<'_>, file: &mut ConfFile, config: &Config) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether nothing is in the way of a VE that is to be brought from elsewhere: told before its files are copied.
+///
+/// # Errors
+/// 44 private area exists, 48 it cannot be made, 82 configuration exists.
+pub fn check_free(ve: &Ve<'_>) -> Result<()> {
+    check_private(ve.ctid, &ve.private()?)?;
+    if ve.config.exists() {
+        let conf = ve.node.paths.ve_conf(ve.ctid);
+        let message = format!("Container config file {} already exists", conf.display());
+        return Err(Error::refused(Exit::CpConfig, message));
+    }
+    Ok(())
+}
+
+/// The address that generated ones of this node depend on.
+#[must_use]
+pub fn host_mac() -> Mac {
+    netns::host_mac().ok().flatten().unwrap_or(Mac([0; 6]))
 }
 
 /// What generated MAC addresses and CPU shares depend on.
@@ -210,6 +269,22 @@ fn choose_layout(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path
     Ok(choice)
 }
 
+/// Files that no other VE shares need no overlay; where the file system keeps no limit of a directory, an image does.
+fn layout_of_brought(ve: &Ve<'_>, options: &Options, config: &Config, private: &Path) -> Result<Choice> {
+    let choose = |wish| disk::choose(ve, config, Wish::Only(wish), private);
+    let choice = match options.layout.as_deref() {
+        None | Some("auto") => choose(Layout::Simfs).or_else(|_| choose(Layout::Ploop))?,
+        Some("overlay") => {
+            let message =
+                "Bad parameter for --layout: what is brought from elsewhere has no template to lie on";
+            return Err(Error::advised(Exit::InvalidValue, message, "Use --layout simfs or ploop"));
+        }
+        Some(_) => choose_layout(ve, options, config, private)?,
+    };
+    ve.say(1, &choice.why);
+    Ok(choice)
+}
+
 /// `--dry-run`: what a create would do.
 ///
 /// # Errors
@@ -245,7 +320,10 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
     fill(ve, draft, &temp)?;
     fault::point("create.filled");
     ve.say(0, "Performing postcreate actions");
-    guest::post_create(ve, draft.choice.layout, &temp)?;
+    match draft.keeps_identity {
+        true => guest::post_import(ve, draft.choice.layout, &temp)?,
+        false => guest::post_create(ve, draft.choice.layout, &temp)?,
+    }
     quota::check_filled(ve, &draft.private, draft.quota)?;
     fault::point("create.postcreate");
     draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;

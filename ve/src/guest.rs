@@ -161,6 +161,14 @@ pub(crate) fn post_create(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<(
     layout::furnish(kind, private, &ve.node.bases(), |tree| give_identity(ve, tree, private))
 }
 
+/// The same for what is brought from elsewhere: it has an identity and keeps it.
+pub(crate) fn post_import(ve: &Ve<'_>, kind: Layout, private: &Path) -> Result<()> {
+    layout::furnish(kind, private, &ve.node.bases(), |tree| {
+        let root = hidden_root(tree, || format!("cannot open {}", private.display()))?;
+        dist::post_import(&root).map(drop).map_err(|source| Error::Guest { ctid: ve.ctid, source })
+    })
+}
+
 fn give_identity(ve: &Ve<'_>, tree: &Detached, private: &Path) -> Result<()> {
     let root = hidden_root(tree, || format!("cannot open {}", private.display()))?;
     let found = look(ve, &root);

@@ -11,6 +11,7 @@ mod ctid;
 mod device;
 mod error;
 mod exit;
+pub mod foreign;
 pub mod ip;
 pub mod lock;
 mod mask;

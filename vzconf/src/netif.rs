@@ -138,7 +138,7 @@ impl NetIf {
     }
 
     /// Gives every unset field but the bridge its default.
-    fn fill(&mut self, ctid: Ctid, host: Mac) {
+    pub(crate) fn fill(&mut self, ctid: Ctid, host: Mac) {
         let host_ifname =
             self.host_ifname.get_or_insert_with(|| default_host_ifname(ctid, &self.ifname)).clone();
         self.mac.get_or_insert_with(|| Mac::generate(&self.ifname, ctid, host));

@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod complete;
 pub mod fit;
+pub mod import;
 pub mod list;
 pub mod metrics;
 pub mod migrate;

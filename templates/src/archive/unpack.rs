@@ -253,6 +253,34 @@ pub fn check(
     }
 }
 
+/// One regular file of an archive, read from its beginning until it is found.
+///
+/// # Errors
+/// [`ArchiveError`]; also for one of more than `limit` bytes.
+pub(crate) fn member(archive: &Path, name: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ArchiveError> {
+    let (stream, _) = Stream::open(archive).map_err(|fault| fault.at(archive, None))?;
+    let mut reader = Reader::new(stream, Limits::default());
+    let mut step = || -> Result<Option<Option<Vec<u8>>>, Fault> {
+        let Some(member) = reader.next()? else { return Ok(Some(None)) };
+        let padded = member.stored + super::stream::padding(member.stored);
+        if member.kind != Kind::File || super::path::Place::of(&member.path)?.bytes() != name {
+            reader.stream.skip(padded)?;
+            return Ok(None);
+        }
+        if member.stored > limit || member.sparse.is_some() {
+            return Err(Fault::TooLarge { what: "size", limit });
+        }
+        reader.stream.padded(member.stored).map(|bytes| Some(Some(bytes)))
+    };
+    loop {
+        match step() {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(fault) => return Err(fault.at(archive, Some(name))),
+        }
+    }
+}
+
 /// Counts against the limits.
 pub(super) struct Tally {
     limits: Limits,

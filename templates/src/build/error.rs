@@ -7,6 +7,7 @@ use vzsys::SysError;
 
 use crate::archive::{ArchiveError, Fault};
 use crate::cache::CacheError;
+use crate::foreign::DiskError;
 use crate::oci::OciError;
 
 /// A template could not be made. Nothing of it is in the cache.
@@ -83,6 +84,9 @@ pub enum BuildError {
     /// An image.
     #[error(transparent)]
     Image(#[from] OciError),
+    /// A container's disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A system call failed.
     #[error(transparent)]
     System(#[from] SysError),
@@ -108,6 +112,7 @@ impl BuildError {
                 other => other.exit(),
             },
             Self::Image(error) => error.exit(),
+            Self::Disk(_) => Exit::FsBadTmpl,
             Self::UnknownName { .. } | Self::BadOption { .. } => Exit::InvalidValue,
             Self::System(error) if error.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
             Self::NoProgram { .. }

@@ -21,7 +21,7 @@ pub use recipe::{Init, Options, Recipe};
 pub use tiny::{NAME as TINY, tiny};
 
 use crate::archive::{Compression, Progress};
-use crate::cache::{Cache, CacheError, Metadata, Template, check_name};
+use crate::cache::{Cache, CacheError, Metadata, Template, Workshop, check_name};
 
 /// Whether a template of the same name may be replaced. Containers made from it keep theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum Event<'a> {
 pub(crate) struct Maker<'a> {
     cache: &'a Cache,
     name: &'a str,
-    work: tempfile::TempDir,
+    work: Workshop,
 }
 
 impl<'a> Maker<'a> {

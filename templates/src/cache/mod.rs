@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use vzsys::Call;
 
@@ -19,6 +20,9 @@ pub use error::CacheError;
 pub use metadata::Metadata;
 
 use crate::archive::{self, Compression, Limits, Progress};
+
+/// How the names of workshops begin.
+const MAKING: &str = ".making-";
 
 /// The cache below one TEMPLATE directory.
 #[derive(Debug, Clone)]
@@ -42,6 +46,12 @@ pub struct Template {
 }
 
 impl Template {
+    /// An archive that is in no cache.
+    pub(crate) fn unlisted(name: &str, path: PathBuf, stat: &fs::Metadata) -> Self {
+        let (size, mtime) = (std::os::unix::fs::MetadataExt::size(stat), metadata::nanos(stat));
+        Self { name: name.to_owned(), path, size, mtime, metadata: None }
+    }
+
     /// Reads what lies at `path`.
     fn load(name: &str, path: PathBuf) -> io::Result<Self> {
         let stat = fs::metadata(&path)?;
@@ -165,15 +175,38 @@ impl Cache {
         self.prune()
     }
 
-    /// A directory for a template in the making, on the cache's own file system; gone when dropped.
+    /// A directory for a template in the making, on the cache's own file system; gone when dropped. Those that killed
+    /// commands left are removed.
     ///
     /// # Errors
     /// [`CacheError::System`].
-    pub(crate) fn workshop(&self) -> Result<tempfile::TempDir, CacheError> {
+    pub(crate) fn workshop(&self) -> Result<Workshop, CacheError> {
         let cache = self.tarballs();
         fs::create_dir_all(&cache).call("mkdir", || cache.display().to_string())?;
-        let dir = tempfile::Builder::new().prefix(".making-").tempdir_in(&self.dir);
-        Ok(dir.call("mkdir", || self.dir.display().to_string())?)
+        self.sweep_workshops();
+        let path = || self.dir.display().to_string();
+        let dir = tempfile::Builder::new().prefix(MAKING).tempdir_in(&self.dir).call("mkdir", path)?;
+        let lock = File::open(dir.path()).call("open", path)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).call("flock", path)?;
+        Ok(Workshop { dir, _lock: lock })
+    }
+
+    /// A workshop that nobody has locked belongs to nobody, unless it is so young that its maker is about to.
+    fn sweep_workshops(&self) {
+        const YOUNG: std::time::Duration = std::time::Duration::from_secs(60);
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let made = entry.metadata().and_then(|meta| meta.modified());
+            let old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > YOUNG));
+            if !old || !entry.file_name().to_string_lossy().starts_with(MAKING) {
+                continue;
+            }
+            let free = File::open(entry.path())
+                .is_ok_and(|dir| rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok());
+            if free {
+                // What stays is tried again by the next one.
+                let _ = crate::removal::remove(&entry.path());
+            }
+        }
     }
 
     /// Puts a finished tarball into the cache: metadata first, so that the tarball never appears without.
@@ -214,6 +247,19 @@ impl Cache {
         File::open(self.tarballs()).and_then(|dir| dir.sync_all()).map_err(wrap("fsync", &path))?;
         self.prune()?;
         self.find(name)
+    }
+}
+
+/// Where a template is made.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    dir: tempfile::TempDir,
+    _lock: File,
+}
+
+impl Workshop {
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 }
 

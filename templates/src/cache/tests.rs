@@ -154,3 +154,21 @@ fn rm_refuses_what_is_in_use() {
     }
     assert_eq!(counter.into_inner(), 0, "workshops stay behind");
 }
+
+#[test]
+fn what_killed_commands_left_in_the_making_goes_and_what_lives_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path());
+    let living = cache.workshop().unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let age = |path: &Path| File::open(path).unwrap().set_modified(long_ago).unwrap();
+    let (dead, young) = (dir.path().join(".making-dead"), dir.path().join(".making-young"));
+    for path in [&dead, &young] {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("files.tar"), "x").unwrap();
+    }
+    age(&dead);
+    age(living.path());
+    drop(cache.workshop().unwrap());
+    assert!(!dead.exists() && young.exists() && living.path().exists());
+}

@@ -78,6 +78,17 @@ pub fn post_create(root: &GuestRoot, guest: &Guest, identity: &Identity) -> Resu
     work.finish()
 }
 
+/// Prepares the tree of a system that was a container elsewhere: file systems of that machine leave fstab. All else
+/// stays as it is, its identity too.
+///
+/// # Errors
+/// What could not be read or written.
+pub fn post_import(root: &GuestRoot) -> Result<Changes, DistError> {
+    let mut work = Work::new(root);
+    work.edit("/etc/fstab", Missing::Skip, |old| boot::fstab(old, boot::Scope::Devices));
+    work.finish()
+}
+
 /// Known from the start, the id needs no mount over the file at the first boot (which a live migration
 /// would have to carry), and no first-boot questions are asked.
 fn machine_id(work: &mut Work<'_>, guest: &Guest, identity: &Identity) {

@@ -35,7 +35,7 @@ mod work;
 
 pub use account::set_user_password;
 pub use boot::pre_start;
-pub use create::{Identity, post_create};
+pub use create::{Identity, post_create, post_import};
 pub use dns::{DnsParams, set_dns};
 pub use error::{DistError, Kind};
 pub use family::{Family, Named, by_template};

@@ -67,6 +67,20 @@ const VZCFGSCALE: Options = &[
     ("--help", "help"),
 ];
 
+const VZIMPORT: Options = &[
+    ("--conf", "its configuration"),
+    ("--rootfs", "its files"),
+    ("--kind", "whose it was"),
+    ("--shift", "what its ids are shifted by"),
+    ("--layout", "how its private area is kept"),
+    ("--name", "its name here"),
+    ("--dry-run", "only tell"),
+    ("--json", "print JSON"),
+    ("--quiet", "only errors"),
+    ("--verbose", "more"),
+    ("--help", "help"),
+];
+
 const VZTOP: Options = &[
     ("--delay", "seconds between two looks"),
     ("--iterations", "end after so many looks"),
@@ -155,6 +169,7 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
             _ if dashed => listed(VZRESTORE),
             _ => Proposal::Paths,
         },
+        "vzimport" => import(before.last().copied(), current),
         "vzmetrics" if matches!(before.last(), Some(&("-o" | "--output"))) => Proposal::Paths,
         "vzmetrics" => listed(VZMETRICS),
         "vzmigrate" => migration(sources, before.last().copied(), dashed),
@@ -198,6 +213,19 @@ fn migration(sources: &Sources, last: Option<&str>, dashed: bool) -> Proposal {
         _ if dashed => listed(VZMIGRATE),
         // A host, or the container after it: hosts are ssh's, and not known here.
         _ => Proposal::Words(containers(sources, Containers::Any)),
+    }
+}
+
+fn import(last: Option<&str>, current: &str) -> Proposal {
+    let words = |words: Options| {
+        Proposal::Words(words.iter().map(|(word, about)| Candidate::new(*word, *about)).collect())
+    };
+    match last {
+        Some("--kind") => words(&[("openvz", "and Virtuozzo"), ("lxc", "LXC"), ("pct", "Proxmox")]),
+        Some("--layout") => words(&[("simfs", "a directory"), ("ploop", "an image")]),
+        Some("--name" | "--shift") => words(&[]),
+        _ if current.starts_with('-') => words(VZIMPORT),
+        _ => Proposal::Paths,
     }
 }
 

@@ -84,6 +84,7 @@ fn words(settings: &[Setting]) -> Vec<(&'static str, String)> {
 
 fn create_options(options: &CreateOptions) -> Result<create::Options, Error> {
     Ok(create::Options {
+        brought: None,
         sample: options.sample.clone(),
         layout: options.layout.clone(),
         ostemplate: options.ostemplate.clone(),
