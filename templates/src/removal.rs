@@ -14,7 +14,7 @@ use rustix::fs::{
     renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
-use vzsys::SysError;
+use vzsys::{SysError, btrfs};
 
 /// How far down a tree is gone into at once.
 const DEEP: u32 = 64;
@@ -72,8 +72,21 @@ enum Deleted {
 fn delete(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<Deleted, Errno> {
     match attempt(dir, name, kind) {
         Err(Errno::PERM) if unprotect(dir, name) => attempt(dir, name, kind),
+        // Whole, unless another one is in it: that one goes first, then.
+        Ok(Deleted::Full) if destroy_subvolume(dir, name) => Ok(Deleted::Gone),
         done => done,
     }
+}
+
+/// Deletes a subvolume of btrfs with all its files at once.
+fn destroy_subvolume(dir: BorrowedFd<'_>, name: &CStr) -> bool {
+    // The number of every subvolume's top; others have it, too.
+    const TOP: u64 = 256;
+    let may_be = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_ino == TOP);
+    may_be
+        && openat(dir, name, OPEN | OFlags::DIRECTORY, Mode::empty())
+            .is_ok_and(|top| btrfs::is_subvolume(top.as_fd()))
+        && btrfs::destroy(dir, OsStr::from_bytes(name.to_bytes())).is_ok()
 }
 
 fn attempt(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<Deleted, Errno> {

@@ -324,7 +324,7 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
         true => guest::post_import(ve, draft.choice.layout, &temp)?,
         false => guest::post_create(ve, draft.choice.layout, &temp)?,
     }
-    quota::check_filled(ve, &draft.private, draft.quota)?;
+    quota::check_filled(ve, &draft.private, &temp, draft.quota)?;
     fault::point("create.postcreate");
     draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
     fault::point("create.config");

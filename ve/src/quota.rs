@@ -12,7 +12,7 @@ use crate::node::Ve;
 const NOT_ENABLED: &str = "Disk quota is not enabled, skipping operation";
 
 fn of(ve: &Ve<'_>, private: &Path) -> Quota {
-    Quota::new(&ve.node.paths, ve.ctid, private)
+    Quota::new(&ve.node.paths, ve.ctid, &layout::limited(private))
 }
 
 /// The directory above, which is there before and after the private area.
@@ -26,17 +26,26 @@ pub(crate) struct Planned {
     /// The project its files are given to; `None` where nothing counts them.
     pub(crate) project: Option<u32>,
     limits: Option<Limits>,
+    /// A subvolume is limited when it is there.
+    subvolume: bool,
 }
 
 /// What the disk limits of a new VE come to, before anything is made. Those that the file system does not keep are kept
 /// by the image that `choice` has then.
 pub(crate) fn plan(ve: &Ve<'_>, config: &Config, private: &Path, choice: &Choice) -> Result<Planned> {
-    let nothing = Planned { project: None, limits: None };
+    let nothing = Planned { project: None, limits: None, subvolume: false };
     if choice.image.is_some() || !config.disk_quota() {
         return Ok(nothing);
     }
+    if choice.layout == Layout::Btrfs {
+        let limits = Limits::of(config);
+        if limits.is_some_and(|limits| limits.inodes.limit != 0) {
+            ve.say(-1, "WARNING: btrfs limits no inodes; DISKINODES is stored only");
+        }
+        return Ok(Planned { project: None, limits, subvolume: true });
+    }
     match keeper(above(private)) {
-        Ok(_) => Ok(Planned { project: Some(ve.ctid.get()), limits: Limits::of(config) }),
+        Ok(_) => Ok(Planned { subvolume: false, project: Some(ve.ctid.get()), limits: Limits::of(config) }),
         Err(QuotaError::Unable { .. }) => Ok(nothing),
         Err(error) => Err(error.into()),
     }
@@ -68,8 +77,13 @@ pub(crate) fn begin(ve: &Ve<'_>, private: &Path, planned: Planned) -> Result<()>
 }
 
 /// The host's root, who fills a new area, is not held to limits: whether it is above them is asked afterwards.
-pub(crate) fn check_filled(ve: &Ve<'_>, private: &Path, planned: Planned) -> Result<()> {
+pub(crate) fn check_filled(ve: &Ve<'_>, private: &Path, temp: &Path, planned: Planned) -> Result<()> {
     let Some(limits) = planned.limits else { return Ok(()) };
+    if planned.subvolume {
+        let tree = |area| layout::limited_by(Layout::Btrfs, area);
+        let quota = Quota::new(&ve.node.paths, ve.ctid, &tree(private));
+        return Ok(quota.limit(&tree(temp), &limits).map(drop)?);
+    }
     let (space, inodes) = of(ve, private).usage(above(private))?;
     let above = |used: u64, limit: u64| limit != 0 && used > limit;
     if above(space, limits.space.limit) || above(inodes, limits.inodes.limit) {
@@ -90,11 +104,11 @@ pub(crate) fn on(ve: &Ve<'_>, private: &Path, layout: Layout) -> Result<()> {
     if !layout::is_tree(layout, private)? {
         return off(ve, private);
     }
-    must_keep(ve, private)?;
+    must_keep(ve, &layout::limited(private))?;
     if !quota.is_counted() {
         count(ve, &quota)?;
     }
-    quota.limit(private, &limits)?;
+    quota.limit(quota.tree(), &limits)?;
     vzsys::fault::point("quota.limited");
     Ok(())
 }
@@ -114,7 +128,7 @@ pub(crate) fn settle(ve: &Ve<'_>) -> Result<()> {
     let private = ve.private()?;
     let quota = of(ve, &private);
     match quota.record() {
-        Some(record) => Ok(quota.limit(&private, &record.limits).map(drop)?),
+        Some(record) => Ok(quota.limit(quota.tree(), &record.limits).map(drop)?),
         None => Ok(()),
     }
 }
@@ -140,7 +154,11 @@ fn count(ve: &Ve<'_>, quota: &Quota) -> Result<()> {
 /// Has no limit hold any more, if one did.
 pub(crate) fn off(ve: &Ve<'_>, private: &Path) -> Result<()> {
     let quota = of(ve, private);
-    if quota.record().is_none() { Ok(()) } else { Ok(quota.lift(above(private))?) }
+    if quota.record().is_none() {
+        return Ok(());
+    }
+    let at = if quota.tree().is_dir() { quota.tree() } else { above(private) };
+    Ok(quota.lift(at)?)
 }
 
 /// Limits that were changed and go back unless kept.
@@ -172,12 +190,12 @@ pub(crate) fn change(ve: &Ve<'_>) -> Result<LimitGuard> {
     if !layout::is_tree(ve.layout(&private)?, &private)? {
         return Ok(LimitGuard(None));
     }
-    must_keep(ve, &private)?;
+    must_keep(ve, &layout::limited(&private))?;
     if !quota.is_counted() {
         let hint = format!("They are from the next start on: vzctl restart {}", ve.ctid);
         return Err(Error::advised(Exit::DqSet, "The container's files are not counted yet", hint));
     }
-    let before = quota.limit(&private, &limits)?;
+    let before = quota.limit(quota.tree(), &limits)?;
     Ok(LimitGuard(Some((quota, before))))
 }
 
@@ -189,12 +207,12 @@ pub fn quotaon(ve: &Ve<'_>) -> Result<()> {
     let Some(private) = ready(ve, Exit::DqOn)? else { return Ok(()) };
     let quota = of(ve, &private);
     let limits = limits(ve)?;
-    must_keep(ve, &private)?;
+    must_keep(ve, &layout::limited(&private))?;
     if !quota.is_counted() {
         must_rest(ve, Exit::DqOn)?;
         count(ve, &quota)?;
     }
-    quota.limit(&private, &limits).map(drop).map_err(|error| as_exit(error, Exit::DqOn))
+    quota.limit(quota.tree(), &limits).map(drop).map_err(|error| as_exit(error, Exit::DqOn))
 }
 
 /// `vzctl quotaoff`: no limit holds for a stopped VE, until it is mounted or started.
@@ -204,7 +222,8 @@ pub fn quotaon(ve: &Ve<'_>) -> Result<()> {
 pub fn quotaoff(ve: &Ve<'_>) -> Result<()> {
     let Some(private) = ready(ve, Exit::DqOff)? else { return Ok(()) };
     must_rest(ve, Exit::DqOff)?;
-    of(ve, &private).lift(above(&private)).map_err(|error| as_exit(error, Exit::DqOff))
+    let quota = of(ve, &private);
+    quota.lift(quota.tree()).map_err(|error| as_exit(error, Exit::DqOff))
 }
 
 /// `vzctl quotainit`: counts the files of a stopped VE anew, and has the configured limits hold.
@@ -217,7 +236,7 @@ pub fn quotainit(ve: &Ve<'_>) -> Result<()> {
     let limits = limits(ve)?;
     must_rest(ve, Exit::DqInit)?;
     count(ve, &quota)?;
-    Ok(quota.limit(&private, &limits).map(drop)?)
+    Ok(quota.limit(quota.tree(), &limits).map(drop)?)
 }
 
 /// The private area; `None` where there is nothing to do.
@@ -275,5 +294,5 @@ pub(crate) fn in_force(paths: &Paths, ctid: Ctid) -> Option<(PathBuf, Report)> {
 /// The disk quota of a VE as it is now; `None` when its files are not counted.
 #[must_use]
 pub fn report(paths: &Paths, ctid: Ctid, private: &Path) -> Option<Report> {
-    Quota::new(paths, ctid, private).report().ok().flatten()
+    Quota::new(paths, ctid, &layout::limited(private)).report().ok().flatten()
 }

@@ -6,6 +6,7 @@
 pub mod apart;
 pub mod block;
 pub mod bpf;
+pub mod btrfs;
 pub mod channel;
 pub mod elsewhere;
 pub mod error;

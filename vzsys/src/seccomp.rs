@@ -7,17 +7,19 @@
 //! a bitmap look-up only (kernel 5.11).
 
 use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, ENOSYS, EPERM,
-    SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, sock_filter,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, ENOSYS, ENOTTY,
+    EPERM, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, sock_filter,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::btrfs;
 use crate::error::Result;
 use crate::raw;
 
 pub(crate) const OFFSET_NR: u32 = 0;
 pub(crate) const OFFSET_ARCH: u32 = 4;
 const OFFSET_ARG0: u32 = offset_arg(0);
+const OFFSET_ARG1: u32 = offset_arg(1);
 pub(crate) const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
 pub(crate) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 const X32_BIT: u32 = 0x4000_0000;
@@ -45,6 +47,8 @@ enum Rule {
     Errno(i32),
     /// `EPERM` when the first argument has one of these bits.
     FlagsRefused(u32),
+    /// `ENOTTY`, as for a request that nobody knows, when the second argument is one of these.
+    RequestsRefused(&'static [u32]),
 }
 
 struct Call {
@@ -94,6 +98,12 @@ const ALWAYS: &[Call] = &[
     call("nfsservctl", 180, 169, ENOSYS),
     only32("vm86", 166, EPERM),
     only32("vm86old", 113, EPERM),
+    Call {
+        name: "ioctl that makes a subvolume of btrfs",
+        x86_64: Some(16),
+        i386: Some(54),
+        rule: Rule::RequestsRefused(&btrfs::MAKERS),
+    },
     call("io_uring_setup", 425, 425, ENOSYS),
     call("io_uring_enter", 426, 426, ENOSYS),
     call("io_uring_register", 427, 427, ENOSYS),
@@ -139,6 +149,17 @@ fn abi(calls: &[&Call], number: impl Fn(&Call) -> Option<u32>) -> Vec<sock_filte
                 refuse(EPERM),
                 stmt(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
             ]),
+            Rule::RequestsRefused(requests) => {
+                let each = u8::try_from(requests.len()).unwrap_or(u8::MAX);
+                program.extend([
+                    jump(BPF_JEQ, nr, 0, 2 * each + 2),
+                    stmt(BPF_LD | BPF_W | BPF_ABS, OFFSET_ARG1),
+                ]);
+                for request in requests {
+                    program.extend([jump(BPF_JEQ, *request, 0, 1), refuse(ENOTTY)]);
+                }
+                program.push(stmt(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+            }
         }
     }
     program.push(stmt(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
@@ -215,6 +236,7 @@ pub(crate) mod tests {
             OFFSET_NR => nr,
             OFFSET_ARCH => arch,
             OFFSET_ARG0 => arg0,
+            OFFSET_ARG1 => arg0,
             _ => panic!("load of {offset}"),
         })
     }
@@ -232,6 +254,19 @@ pub(crate) mod tests {
                 if let Some(nr) = nr {
                     assert_eq!(run(&program, arch, nr, 0), want, "{}", call.name);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn no_subvolumes_are_made_and_other_requests_pass() {
+        for nesting in [Nesting::Refused, Nesting::Allowed] {
+            let program = program(nesting);
+            for (arch, ioctl) in [(AUDIT_ARCH_X86_64, 16), (AUDIT_ARCH_I386, 54)] {
+                for request in btrfs::MAKERS {
+                    assert_eq!(run(&program, arch, ioctl, request), SECCOMP_RET_ERRNO | ENOTTY as u32);
+                }
+                assert_eq!(run(&program, arch, ioctl, 0x5401), SECCOMP_RET_ALLOW);
             }
         }
     }

@@ -8,13 +8,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use vzconf::Ctid;
-use vzsys::Call;
+use vzsys::{Call, btrfs};
 
 use super::{Cache, CacheError, Template};
 use crate::archive::{Durability, Progress, Unpack};
@@ -59,15 +60,10 @@ impl Cache {
             if path.is_dir() {
                 continue;
             }
-            let unpacked = Unpack::new(&template.path)
-                .needed(template.metadata.as_ref().map(|m| m.unpacked).filter(|bytes| *bytes > 0))
-                .durability(Durability::Synced)
-                .progress(&mut progress)
-                .into(&path);
-            if let Err(error) = unpacked {
+            if let Err(error) = unpack(template, &path, &mut progress) {
                 // While we hold it, as in prune: who waits for it sees that it is gone.
                 let _ = fs::remove_file(lock_path(&bases, &id));
-                return Err(error.into());
+                return Err(error);
             }
         }
     }
@@ -158,6 +154,34 @@ impl Cache {
         let path = lock_path(&bases, id);
         Ok(fs::remove_file(&path).call("unlink", || path.display().to_string())?)
     }
+}
+
+/// Unpacks a template as a base; on btrfs as a subvolume, of which snapshots can be made.
+fn unpack(template: &Template, path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), CacheError> {
+    let unpack = Unpack::new(&template.path)
+        .needed(template.metadata.as_ref().map(|m| m.unpacked).filter(|bytes| *bytes > 0))
+        .durability(Durability::Synced)
+        .progress(progress);
+    let (Some(bases), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(unpack.into(path).map(drop)?);
+    };
+    let dir = File::open(bases).call("open", || bases.display().to_string())?;
+    if !btrfs::is_btrfs(dir.as_fd()) {
+        return Ok(unpack.into(path).map(drop)?);
+    }
+    let mut temporary = name.to_owned();
+    temporary.push(".tmp");
+    let filled = bases.join(&temporary);
+    removal::remove(&filled)?;
+    btrfs::create(dir.as_fd(), &temporary)?;
+    if let Err(error) = unpack.into_dir(&filled) {
+        // The first error counts; what stays is removed by the next try.
+        let _ = removal::remove(&filled);
+        return Err(error.into());
+    }
+    fs::rename(&filled, path).call("rename", || path.display().to_string())?;
+    let base = File::open(path).call("open", || path.display().to_string())?;
+    Ok(btrfs::make_read_only(base.as_fd())?)
 }
 
 pub(super) fn lock_path(bases: &Path, id: &str) -> PathBuf {

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use super::{Layout, LayoutError, overlay};
+use super::{Layout, LayoutError, btrfs, overlay};
 use crate::image::{self, Size};
 use crate::quota::{self, QuotaError};
 
 /// `VE_LAYOUT` names something else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown layout '{0}' (known: auto, overlay, simfs, ploop)")]
+#[error("unknown layout '{0}' (known: auto, overlay, simfs, ploop, btrfs)")]
 pub struct UnknownLayout(String);
 
 /// A wish for a layout: one of them, or the best that the file system allows.
@@ -91,6 +91,9 @@ pub struct Choice {
 /// the layout ploop without a limit.
 pub fn choose(wanted: &Wanted<'_>) -> Result<Choice, LayoutError> {
     let Wanted { wish, limits, parent, memory } = *wanted;
+    if let Some(choice) = subvolume(wish, parent)? {
+        return Ok(choice);
+    }
     let unkept = if limits.none() { None } else { kept_by(parent).err() };
     let image = unkept.as_ref().map(|_| limits.image(parent));
     let because = unkept.as_ref().map_or_else(String::new, |why| {
@@ -120,6 +123,17 @@ pub fn choose(wanted: &Wanted<'_>) -> Result<Choice, LayoutError> {
         }
         Wish::Auto => Ok(unlimited(parent, memory)),
     }
+}
+
+/// A subvolume, where it is asked for, or the file system has any: btrfs keeps its limit.
+fn subvolume(wish: Wish, parent: &Path) -> Result<Option<Choice>, LayoutError> {
+    let why = match (wish, btrfs::supported(parent)) {
+        (Wish::Only(Layout::Btrfs), false) => return Err(LayoutError::NoBtrfs { path: parent.to_owned() }),
+        (Wish::Only(Layout::Btrfs), true) => "layout btrfs, as asked for",
+        (Wish::Auto, true) => "layout btrfs: a snapshot of the template",
+        _ => return Ok(None),
+    };
+    Ok(Some(Choice { layout: Layout::Btrfs, image: None, why: why.to_owned() }))
 }
 
 /// That is tried once for each file system.

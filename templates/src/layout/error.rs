@@ -66,6 +66,12 @@ pub enum LayoutError {
     /// The template below it, or its archive.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// A subvolume was asked for where there are none.
+    #[error("layout btrfs: {} is not on btrfs", path.display())]
+    NoBtrfs {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A system call failed.
     #[error("{what}")]
     Call {
@@ -85,6 +91,7 @@ impl LayoutError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Missing { .. } => Exit::FsNoPrvt,
+            Self::NoBtrfs { .. } => Exit::FsNewVePrvt,
             Self::NoIdmap { .. } | Self::Damaged { .. } | Self::Unsure { .. } => Exit::FsCantMount,
             Self::Unkept { .. } => Exit::DqOn,
             Self::NoSize => Exit::DiskspaceNotSet,

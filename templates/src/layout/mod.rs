@@ -8,12 +8,14 @@
 //!    or     PRIVATE/upper.img     an image with both, where the file system keeps no limit
 //! ploop     PRIVATE/root.hdd/     DiskDescriptor.xml, and an image with the whole tree
 //! simfs     PRIVATE/              the tree itself
+//! btrfs     PRIVATE/root/         a subvolume, the tree itself
 //! ```
 //!
 //! Files lie on disk with the VE's own ids (its root is 0); mounting for a VE maps them to its range.
 //!
 //! A layout is one file here: an implementation of [`Kind`], named once in [`Layout::kind`].
 
+mod btrfs;
 mod choose;
 mod error;
 mod mapping;
@@ -27,7 +29,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vzconf::{Ctid, Exit};
 use vzsys::Call;
@@ -54,11 +56,13 @@ pub enum Layout {
     Simfs,
     /// An image of a file system with a copy of the template.
     Ploop,
+    /// A subvolume of btrfs, a snapshot of the unpacked template.
+    Btrfs,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Self; 3] = [Self::Overlay, Self::Simfs, Self::Ploop];
+    pub const ALL: [Self; 4] = [Self::Overlay, Self::Simfs, Self::Ploop, Self::Btrfs];
 
     /// The word in `VE_LAYOUT`.
     #[must_use]
@@ -67,6 +71,7 @@ impl Layout {
             Self::Overlay => "overlay",
             Self::Simfs => "simfs",
             Self::Ploop => "ploop",
+            Self::Btrfs => "btrfs",
         }
     }
 
@@ -76,6 +81,7 @@ impl Layout {
             Self::Overlay => &overlay::Overlay,
             Self::Simfs => &simfs::Simfs,
             Self::Ploop => &ploop::Ploop,
+            Self::Btrfs => &btrfs::Btrfs,
         }
     }
 
@@ -224,6 +230,18 @@ pub fn is_tree(layout: Layout, private: &Path) -> Result<bool, LayoutError> {
     Ok(image(layout, private)?.is_none())
 }
 
+/// The tree of an area whose limits the host's file system keeps: a subvolume, or the area itself.
+#[must_use]
+pub fn limited(private: &Path) -> PathBuf {
+    if btrfs::is_there(private) { btrfs::tree(private) } else { private.to_owned() }
+}
+
+/// The same of an area in the making with this layout.
+#[must_use]
+pub fn limited_by(layout: Layout, private: &Path) -> PathBuf {
+    if layout == Layout::Btrfs { btrfs::tree(private) } else { private.to_owned() }
+}
+
 /// Gives that image another size, as [`Image::resize`]. `None` where there is no image.
 ///
 /// # Errors
@@ -271,6 +289,9 @@ pub fn base_of(private: &Path) -> Result<Option<Record>, LayoutError> {
 pub fn detect(private: &Path, noted: impl FnOnce(&str) -> bool) -> Result<Layout, LayoutError> {
     if base_of(private).ok().flatten().is_some_and(|record| noted(&record.base)) {
         return Ok(Layout::Overlay);
+    }
+    if btrfs::is_there(private) {
+        return Ok(Layout::Btrfs);
     }
     Ok(if ploop::is_there(private)? { Layout::Ploop } else { Layout::Simfs })
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use vzconf::Exit;
 use vzsys::Call;
+use vzsys::btrfs;
 use vzsys::quota::{State, Whose, state};
 
 use super::QuotaError;
@@ -15,6 +16,8 @@ use super::mark;
 pub enum Keeper {
     /// Project quota of ext4 or xfs: space and inodes of a tree, shown by `df` in it.
     Project,
+    /// The quota of a subvolume of btrfs: space alone, and no time of its own.
+    Subvolume,
 }
 
 const EXT4: u64 = 0xEF53;
@@ -27,6 +30,9 @@ const BTRFS: u64 = 0x9123_683E;
 /// [`QuotaError::Unable`] with the reason in words.
 pub fn keeper(dir: &Path) -> Result<Keeper, QuotaError> {
     let opened = mark::open(dir)?;
+    if btrfs::is_subvolume(opened.as_fd()) {
+        return Ok(Keeper::Subvolume);
+    }
     let asked = QuotaError::call(Exit::DqInit, format!("cannot ask the file system of {}", dir.display()));
     match state(opened.as_fd(), Whose::Project).map_err(asked)? {
         State::Enforced => Ok(Keeper::Project),

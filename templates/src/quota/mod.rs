@@ -12,19 +12,20 @@
 
 mod error;
 mod keeper;
+mod ledger;
 mod limits;
 mod mark;
 mod record;
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vzconf::{Ctid, Exit, Paths};
-use vzsys::quota::{self as kernel, Quota as Counted, Whose};
+use vzsys::quota::Quota as Counted;
 
 pub use error::QuotaError;
 pub use keeper::{Keeper, keeper};
+use ledger::Ledger;
 use limits::in_force;
 pub use limits::{Bounds, Limits, Timing};
 pub use record::Record;
@@ -89,7 +90,7 @@ impl Quota {
     /// Whether the tree is counted.
     #[must_use]
     pub fn is_counted(&self) -> bool {
-        mark::open(&self.tree).is_ok_and(|top| mark::is_marked(top.as_fd(), self.project()))
+        self.ledger(&self.tree).is_ok_and(|ledger| ledger.is_marked())
     }
 
     /// Has the tree counted: gives all of it to its project, which takes as long as a walk through it. Nobody else
@@ -98,8 +99,10 @@ impl Quota {
     /// # Errors
     /// 61 where nothing can count it, with the reason.
     pub fn count(&self, progress: &mut dyn FnMut(u64)) -> Result<(), QuotaError> {
-        keeper(&self.tree)?;
-        mark::mark(&self.tree, self.project(), progress)
+        match keeper(&self.tree)? {
+            Keeper::Project => mark::mark(&self.tree, self.project(), progress),
+            Keeper::Subvolume => Ok(()),
+        }
     }
 
     /// Has limits hold from now on, over those that held before, which are returned. The tree is counted already, or
@@ -108,16 +111,15 @@ impl Quota {
     /// # Errors
     /// 61 where nothing can keep them, 62 when they cannot be set.
     pub fn limit(&self, at: &Path, limits: &Limits) -> Result<Option<Record>, QuotaError> {
-        keeper(at)?;
-        let top = mark::open(at)?;
+        let ledger = self.ledger(at)?;
         let before = self.record();
-        let timing = limits.timing(kernel::grace(top.as_fd(), Whose::Project).ok());
+        let timing = limits.timing(ledger.grace());
         let mut record = Record::new(&self.tree, *limits, timing);
         if let Some(before) = before.as_ref().filter(|before| before.timing == Timing::Ours) {
             // The time that is running goes on.
             (record.space_since, record.inodes_since) = (before.space_since, before.inodes_since);
         }
-        self.put_in_force(top.as_fd(), &mut record)?;
+        self.put_in_force(&ledger, &mut record)?;
         if before.as_ref() == Some(&record) {
             return Ok(before);
         }
@@ -136,9 +138,9 @@ impl Quota {
     pub fn put_back(&self, before: Option<Record>) -> Result<(), QuotaError> {
         match before {
             Some(before) => {
-                let top = mark::open(&self.tree)?;
+                let ledger = self.ledger(&self.tree)?;
                 let mut record = before;
-                self.put_in_force(top.as_fd(), &mut record)?;
+                self.put_in_force(&ledger, &mut record)?;
                 record.save(&self.file)
             }
             None => self.lift(&self.tree),
@@ -150,13 +152,8 @@ impl Quota {
     /// # Errors
     /// 66.
     pub fn lift(&self, at: &Path) -> Result<(), QuotaError> {
-        if let Ok(top) = mark::open(at)
-            && keeper(at).is_ok()
-        {
-            let none = Counted::default();
-            let failed =
-                QuotaError::call(Exit::DqOff, format!("cannot lift the limits of {}", self.tree.display()));
-            kernel::set(top.as_fd(), Whose::Project, self.project(), &none).map_err(failed)?;
+        if let Ok(ledger) = self.ledger(at) {
+            ledger.set(&Counted::default())?;
         }
         Record::remove(&self.file)
     }
@@ -169,15 +166,15 @@ impl Quota {
     pub fn widen(&self, limits: &Limits) -> Result<(), QuotaError> {
         const KIB: u64 = 1024;
         const INODES: u64 = 100;
-        let top = mark::open(&self.tree)?;
-        let counted = self.counted(top.as_fd())?;
+        let ledger = self.ledger(&self.tree)?;
+        let counted = self.counted(&ledger)?;
         let wider = |used: u64, limit: u64, more: u64| if limit == 0 { 0 } else { limit.max(used + more) };
         let wanted = Counted {
             space_hard: wider(counted.space.div_ceil(1024), limits.space.limit, KIB),
             inodes_hard: wider(counted.inodes, limits.inodes.limit, INODES),
             ..Counted::default()
         };
-        self.set(top.as_fd(), &wanted)
+        ledger.set(&wanted)
     }
 
     /// The limits in force.
@@ -191,7 +188,7 @@ impl Quota {
     /// # Errors
     /// 68.
     pub fn usage(&self, at: &Path) -> Result<(u64, u64), QuotaError> {
-        let counted = self.counted(mark::open(at)?.as_fd())?;
+        let counted = self.counted(&self.ledger(at)?)?;
         Ok((counted.space.div_ceil(1024), counted.inodes))
     }
 
@@ -200,11 +197,11 @@ impl Quota {
     /// # Errors
     /// 68.
     pub fn report(&self) -> Result<Option<Report>, QuotaError> {
-        let Ok(top) = mark::open(&self.tree) else { return Ok(None) };
-        if !mark::is_marked(top.as_fd(), self.project()) {
+        let Ok(ledger) = self.ledger(&self.tree) else { return Ok(None) };
+        if !ledger.is_marked() {
             return Ok(None);
         }
-        let counted = self.counted(top.as_fd())?;
+        let counted = self.counted(&ledger)?;
         let record = self.record();
         let limits = record
             .as_ref()
@@ -231,15 +228,18 @@ impl Quota {
         }))
     }
 
-    fn counted(&self, top: BorrowedFd<'_>) -> Result<Counted, QuotaError> {
-        let failed =
-            QuotaError::call(Exit::GetQuotaUsage, format!("cannot ask what {} uses", self.tree.display()));
-        kernel::get(top, Whose::Project, self.project()).map_err(failed)
+    fn ledger(&self, at: &Path) -> Result<Ledger, QuotaError> {
+        Ledger::open(at, self.project())
+    }
+
+    fn counted(&self, ledger: &Ledger) -> Result<Counted, QuotaError> {
+        let what = format!("cannot ask what {} uses", self.tree.display());
+        ledger.get().map_err(QuotaError::call(Exit::GetQuotaUsage, what))
     }
 
     /// Tells the kernel what holds now, and the record since when.
-    fn put_in_force(&self, top: BorrowedFd<'_>, record: &mut Record) -> Result<(), QuotaError> {
-        let counted = self.counted(top)?;
+    fn put_in_force(&self, ledger: &Ledger, record: &mut Record) -> Result<(), QuotaError> {
+        let counted = self.counted(ledger)?;
         let Limits { space, inodes, grace } = record.limits;
         let now = now();
         let (blocks, since) =
@@ -259,13 +259,7 @@ impl Quota {
         if same {
             return Ok(());
         }
-        self.set(top, &wanted)
-    }
-
-    fn set(&self, top: BorrowedFd<'_>, wanted: &Counted) -> Result<(), QuotaError> {
-        let failed =
-            QuotaError::call(Exit::DqSet, format!("cannot set the limits of {}", self.tree.display()));
-        kernel::set(top, Whose::Project, self.project(), wanted).map_err(failed)
+        ledger.set(&wanted)
     }
 }
 
@@ -280,9 +274,9 @@ pub fn tend(paths: &Paths, ctid: Ctid) -> Result<(), QuotaError> {
         return Ok(());
     };
     let quota = Quota { ctid, tree: record.tree.clone(), file };
-    let top = mark::open(&quota.tree)?;
+    let ledger = quota.ledger(&quota.tree)?;
     let mut tended = record.clone();
-    quota.put_in_force(top.as_fd(), &mut tended)?;
+    quota.put_in_force(&ledger, &mut tended)?;
     if tended == record { Ok(()) } else { tended.save(&quota.file) }
 }
 

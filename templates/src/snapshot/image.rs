@@ -29,7 +29,7 @@ pub(super) fn is_one(area: &Area<'_>) -> bool {
     match area.layout {
         Layout::Ploop => true,
         Layout::Overlay => overlay::Record::load(area.private).is_ok_and(|record| record.image),
-        Layout::Simfs => false,
+        Layout::Simfs | Layout::Btrfs => false,
     }
 }
 

@@ -141,7 +141,8 @@ impl<'a> Area<'a> {
         match self.layout {
             _ if image::is_one(&self) => Box::new(image::Whole(self)),
             Layout::Overlay | Layout::Ploop => Box::new(layers::Layers(self)),
-            Layout::Simfs => Box::new(plain::Plain(self)),
+            // Of a subvolume none is taken yet; there is nothing to look after.
+            Layout::Simfs | Layout::Btrfs => Box::new(plain::Plain(self)),
         }
     }
 
@@ -150,7 +151,7 @@ impl<'a> Area<'a> {
     pub fn home(&self) -> PathBuf {
         match self.layout {
             // The VE must not write its own list.
-            Layout::Simfs => {
+            Layout::Simfs | Layout::Btrfs => {
                 let mut path = self.private.as_os_str().to_owned();
                 path.push(".snapshots");
                 PathBuf::from(path)
@@ -194,7 +195,7 @@ impl<'a> Area<'a> {
     /// # Errors
     /// [`SnapshotError`].
     pub fn forget(&self) -> Result<()> {
-        if self.layout != Layout::Simfs {
+        if !matches!(self.layout, Layout::Simfs | Layout::Btrfs) {
             let nothing = std::collections::BTreeSet::new();
             let store = crate::layout::stack::Store::of(self.private);
             Self::sweep(store.keep_only(&nothing, self.ctid, self.trash)?);

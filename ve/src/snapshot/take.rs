@@ -2,6 +2,7 @@
 
 use beancounters::VeCgroup;
 use templates::changes;
+use templates::layout::Layout;
 use templates::snapshot::{Frozen, Id, Label, Live, Snapshots};
 use vzconf::Exit;
 use vzsys::fault;
@@ -38,6 +39,12 @@ pub fn snapshot(ve: &Ve<'_>, options: &Options) -> Result<Id> {
     const EXIT: Exit = Exit::CreateSnapshot;
     dismantle::mend(ve)?;
     let place = Place::of(ve)?;
+    if place.layout == Layout::Btrfs {
+        return Err(Error::refused(
+            EXIT,
+            "Snapshots of containers with the layout btrfs are not available yet",
+        ));
+    }
     if ve.mounted() && ve.running().is_none() {
         let hint = format!("Unmount it first: vzctl umount {}", ve.ctid);
         return Err(Error::advised(

@@ -74,7 +74,7 @@ pub const PARAMS: &[Param] = &[
         .verbs(BOTH)
         .stored()
         .help(Group::General, "Private area; may contain $VEID"),
-    row("layout", "VE_LAYOUT", Kind::Layout, "auto|overlay|simfs|ploop")
+    row("layout", "VE_LAYOUT", Kind::Layout, "auto|overlay|simfs|ploop|btrfs")
         .aliases(&["ve_layout", "velayout"])
         .verbs(CREATE)
         .stored()

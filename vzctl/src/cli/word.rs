@@ -120,7 +120,7 @@ pub(crate) const WORDS: &[Word] = &[
         kind: Kind::Create,
         name: "create",
         aliases: &[],
-        synopsis: "[--ostemplate <name>] [--config <sample>] [--layout auto|overlay|simfs|ploop] [options]",
+        synopsis: "[--ostemplate <name>] [--config <sample>] [--layout auto|overlay|simfs|ploop|btrfs] [options]",
         about: "Make a container: its private area from a template, and its configuration file",
         containers: Containers::New,
         examples: &[

@@ -1,0 +1,100 @@
+//! A subvolume of btrfs, made as a snapshot of the unpacked template.
+//!
+//! ```text
+//! PRIVATE/root/   the subvolume: the tree itself
+//! ```
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use vzconf::Exit;
+use vzsys::idmap::IdRange;
+use vzsys::mount::Detached;
+use vzsys::{Call, SysError, btrfs, fault};
+
+use super::{Kind, LayoutError, Mapping, New, Place};
+use crate::archive::{Durability, Progress, Unpack};
+use crate::cache::CacheError;
+
+const ROOT: &str = "root";
+/// Says that we made it: attributes of this kind are set in the host's user namespace only.
+const MARK: &str = "trusted.vz.layout";
+
+/// The layout `btrfs`.
+#[derive(Debug)]
+pub(super) struct Btrfs;
+
+impl Kind for Btrfs {
+    fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
+        let base = new.cache.base(new.template, &mut *progress)?;
+        new.make_dir()?;
+        let failed =
+            || LayoutError::call(format!("cannot prepare {}", new.area.display()), Exit::FsNewVePrvt);
+        if !snapshot(&base.path, new.area).map_err(failed())? {
+            // Another file system, or a template that was unpacked before there was this layout.
+            make(new.area).map_err(failed())?;
+            let unpacked = Unpack::new(&new.template.path)
+                .needed(new.template.unpacked())
+                .durability(Durability::Lazy)
+                .progress(progress)
+                .into_dir(&tree(new.area));
+            unpacked.map_err(CacheError::from)?;
+        }
+        fault::point("btrfs.made");
+        mark(new.area).map_err(failed())
+    }
+
+    fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
+        Mapping::of(ids, at.private)?.layer(&tree(at.private))
+    }
+}
+
+/// The subvolume of an area.
+pub(super) fn tree(private: &Path) -> PathBuf {
+    private.join(ROOT)
+}
+
+/// Whether an area is one: believed is a mark that no VE can set, because a plain copy may look like one.
+pub(super) fn is_there(private: &Path) -> bool {
+    let tree = tree(private);
+    let mut value = [0; 16];
+    fs::symlink_metadata(&tree).is_ok_and(|meta| meta.is_dir())
+        && rustix::fs::lgetxattr(&tree, MARK, &mut value)
+            .is_ok_and(|length| value.get(..length) == Some(b"btrfs"))
+}
+
+/// Whether areas below a directory can be subvolumes.
+pub(super) fn supported(parent: &Path) -> bool {
+    File::open(parent).is_ok_and(|dir| btrfs::is_btrfs(dir.as_fd()))
+}
+
+fn mark(area: &Path) -> vzsys::Result<()> {
+    let tree = tree(area);
+    rustix::fs::lsetxattr(&tree, MARK, b"btrfs", XattrFlags::empty())
+        .map_err(|errno| SysError::new("lsetxattr", tree.display(), errno))
+}
+
+fn make(area: &Path) -> vzsys::Result<()> {
+    let dir = File::open(area).call("open", || area.display().to_string())?;
+    btrfs::create(dir.as_fd(), OsStr::new(ROOT))?;
+    let tree = tree(area);
+    fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).call("chmod", || tree.display().to_string())
+}
+
+/// `false` when a snapshot of the base is not possible.
+fn snapshot(base: &Path, area: &Path) -> vzsys::Result<bool> {
+    let of = File::open(base).call("open", || base.display().to_string())?;
+    if !btrfs::is_subvolume(of.as_fd()) {
+        return Ok(false);
+    }
+    let dir = File::open(area).call("open", || area.display().to_string())?;
+    match btrfs::snapshot(of.as_fd(), dir.as_fd(), OsStr::new(ROOT)) {
+        Err(error) if matches!(error.errno(), Errno::XDEV | Errno::INVAL) => Ok(false),
+        done => done.map(|()| true),
+    }
+}

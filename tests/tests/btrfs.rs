@@ -1,0 +1,128 @@
+//! The layout of btrfs: subvolumes, snapshots of the template, and limits of them.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vztests::{Node, Ve, compile, on_node, run, skip, until};
+
+/// A btrfs at `/vz`, for the time of a value.
+struct Btrfs;
+
+impl Btrfs {
+    fn new(node: &Node) -> Option<Self> {
+        node.need_tiny();
+        if !Path::new("/usr/bin/mkfs.btrfs").exists() && !Path::new("/sbin/mkfs.btrfs").exists() {
+            skip("mkfs.btrfs (package btrfs-progs)");
+            return None;
+        }
+        let image = node.scratch().join("image");
+        run("truncate", &["-s", "1G", image.to_str().unwrap()]).ok();
+        run("mkfs.btrfs", &["-q", image.to_str().unwrap()]).ok();
+        let keep = node.scratch().join("cache");
+        run("cp", &["-a", "/vz/template/cache", keep.to_str().unwrap()]).ok();
+        if run("mount", &["-o", "loop", image.to_str().unwrap(), "/vz"]).code != 0 {
+            skip("loop devices and btrfs");
+            return None;
+        }
+        for dir in ["root", "private", "template", "lock", "dump"] {
+            fs::create_dir_all(Path::new("/vz").join(dir)).unwrap();
+        }
+        run("cp", &["-a", keep.to_str().unwrap(), "/vz/template/cache"]).ok();
+        Some(Self)
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        let mut done = run("umount", &["/vz"]);
+        // A deletion may be at work in the background.
+        vztests::holds(Duration::from_secs(20), || {
+            if done.code != 0 {
+                done = run("umount", &["/vz"]);
+            }
+            done.code == 0
+        });
+        if done.code != 0 && !std::thread::panicking() {
+            panic!("/vz is still in use\n{done}");
+        }
+    }
+}
+
+fn root(ve: &Ve<'_>) -> PathBuf {
+    ve.private().join("root")
+}
+
+fn used(node: &Node, ve: &Ve<'_>) -> u64 {
+    run("sync", &["-f", "/vz"]).ok();
+    node.vzlist(&["-a", "-H", "-o", "diskspace", &ve.id]).ok().out().trim().parse().unwrap_or(0)
+}
+
+const MAKE: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+struct v1 { long long fd; char name[4088]; };
+struct v2 { long long fd; unsigned long long transid, flags, unused[4]; char name[4040]; };
+int main(void) {
+    int fd = open("/root", O_RDONLY), top = open("/", O_RDONLY), made = 0;
+    struct v1 a; struct v2 b;
+    memset(&a, 0, sizeof a); strcpy(a.name, "s1"); made += ioctl(fd, _IOW(0x94, 14, struct v1), &a) == 0;
+    a.fd = top; strcpy(a.name, "s2"); made += ioctl(fd, _IOW(0x94, 1, struct v1), &a) == 0;
+    memset(&b, 0, sizeof b); strcpy(b.name, "s3"); made += ioctl(fd, _IOW(0x94, 24, struct v2), &b) == 0;
+    b.fd = top; strcpy(b.name, "s4"); made += ioctl(fd, _IOW(0x94, 23, struct v2), &b) == 0;
+    printf("%d made, errno %d\n", made, errno == ENOTTY);
+    return 0;
+}
+"#;
+
+#[test]
+fn a_ve_is_a_snapshot_of_its_template_and_its_limit_holds() {
+    on_node(|node| {
+        let Some(disk) = Btrfs::new(node) else { return };
+        let ve = node.ve(1);
+        let create = ve.ok("create", &["--ostemplate", "tiny", "--diskspace", "64M", "--diskinodes", "1000"]);
+        create.says("btrfs limits no inodes");
+        assert_eq!(ve.conf_value("VE_LAYOUT").as_deref(), Some("btrfs"));
+        assert_eq!(fs::metadata(root(&ve)).unwrap().ino(), 256);
+        ve.start();
+        ve.sh("echo x >/root/mine && chown 5:6 /root/mine && stat -c %u:%g /root/mine");
+        let meta = fs::metadata(root(&ve).join("root/mine")).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (5, 6));
+        ve.sh("dd if=/dev/zero of=/root/a bs=1M count=20 2>/dev/null; sync");
+        let now = used(node, &ve);
+        assert!((20_480..30_000).contains(&now), "{now}");
+        assert_ne!(ve.run("exec2", &["dd if=/dev/zero of=/root/b bs=1M count=60 2>&1"]).code, 0);
+        assert!(used(node, &ve) <= 65_536);
+        // Another one of the same template has its own.
+        let other = node.ve(2);
+        other.ok("create", &["--ostemplate", "tiny", "--layout", "btrfs", "--diskspace", "64M"]);
+        other.start();
+        other.sh("test ! -e /root/mine && dd if=/dev/zero of=/root/a bs=1M count=30 2>/dev/null");
+        ve.ok("set", &["--diskspace", "200M", "--save"]);
+        ve.sh("dd if=/dev/zero of=/root/b bs=1M count=60 2>/dev/null");
+        // Full, it stops, starts and can make room.
+        ve.ok("set", &["--diskspace", "30M", "--save"]);
+        ve.ok("restart", &[]);
+        ve.wait_up();
+        ve.sh("rm -f /root/a /root/b; cat /root/mine");
+        ve.run("snapshot", &[]).exits(156);
+        if let Some(program) = compile(&node.scratch(), "make", MAKE) {
+            let bytes = fs::read(program).unwrap();
+            ve.begin("exec2", &["cat >/root/make && chmod 755 /root/make"], &bytes).finish().ok();
+            assert_eq!(ve.sh("/root/make"), "0 made, errno 1");
+        }
+        ve.destroy();
+        other.destroy();
+        until("the trash is gone", Duration::from_secs(20), || {
+            fs::read_dir("/vz/vztmp").is_ok_and(|mut dir| dir.next().is_none())
+        });
+        let left = run("btrfs", &["subvolume", "list", "/vz"]).out();
+        assert_eq!(left.lines().count(), 1, "the template alone: {left}");
+        drop(disk);
+    });
+}
