@@ -73,18 +73,34 @@ pub fn luggage(ve: &Ve<'_>) -> Result<Luggage> {
     })
 }
 
-/// Whether it needs files that lie outside of its private area, and so would not travel with it: snapshots of a
-/// plain directory, and layers of an overlay that snapshots and clones share.
+/// Why the private area of a VE cannot travel, as words that follow its number, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// `has snapshots, …`
+    pub why: &'static str,
+    /// What the admin can do.
+    pub hint: String,
+}
+
+/// Whether it needs files that lie outside of its private area, and so would not travel with it (snapshots of a
+/// plain directory, layers of an overlay that snapshots and clones share), or lies in a subvolume.
 ///
 /// # Errors
 /// As [`luggage`].
-pub fn shares_files(ve: &Ve<'_>) -> Result<bool> {
+pub fn bound(ve: &Ve<'_>) -> Result<Option<Bound>> {
     let private = ve.existing_private()?;
-    match ve.layout(&private)? {
-        Layout::Overlay => Ok(layout::base_of(&private)?.is_some_and(|record| !record.stack.is_plain())),
-        Layout::Simfs => Ok(!snapshot::list(ve, None)?.is_empty()),
-        Layout::Ploop => Ok(false),
-    }
+    let shared = match ve.layout(&private)? {
+        Layout::Overlay => layout::base_of(&private)?.is_some_and(|record| !record.stack.is_plain()),
+        Layout::Simfs => !snapshot::list(ve, None)?.is_empty(),
+        Layout::Ploop => false,
+        Layout::Btrfs => {
+            let hint = format!("Give it another layout first: vzctl convert {} --layout overlay", ve.ctid);
+            return Ok(Some(Bound { why: "lies in a subvolume of btrfs, which cannot be moved yet", hint }));
+        }
+    };
+    let why = "has snapshots, or shares layers with a clone; they cannot be moved yet";
+    let hint = format!("vzctl snapshot-list {} shows them, vzctl snapshot-delete removes them", ve.ctid);
+    Ok(shared.then_some(Bound { why, hint }))
 }
 
 /// Waits until a VE that was stopped has written everything that it had to write.

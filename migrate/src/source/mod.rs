@@ -140,11 +140,8 @@ fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
         let text = format!("CT {ctid} is suspended; its dump cannot be moved yet");
         return Err(Error::advised(Exit::Module, text, format!("Resume it first: vzctl resume {ctid}")));
     }
-    if depart::shares_files(&ve).map_err(|error| Error::verb(Exit::Missing, &error))? {
-        let text =
-            format!("CT {ctid} has snapshots, or shares layers with a clone; they cannot be moved yet");
-        let hint = format!("vzctl snapshot-list {ctid} shows them, vzctl snapshot-delete removes them");
-        return Err(Error::advised(Exit::Layout, text, hint));
+    if let Some(bound) = depart::bound(&ve).map_err(|error| Error::verb(Exit::Missing, &error))? {
+        return Err(Error::advised(Exit::Layout, format!("CT {ctid} {}", bound.why), bound.hint));
     }
     handover::check(&ve, false).map_err(|error| Error::verb(Exit::Locked, &error))
 }

@@ -5,9 +5,9 @@
 //! ```
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::XattrFlags;
@@ -17,7 +17,7 @@ use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, btrfs, fault};
 
-use super::{Kind, LayoutError, Mapping, New, Place};
+use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::{Durability, Progress, Unpack};
 use crate::cache::CacheError;
 
@@ -47,6 +47,14 @@ impl Kind for Btrfs {
         }
         fault::point("btrfs.made");
         mark(new.area).map_err(failed())
+    }
+
+    fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
+        let area = empty.area;
+        let failed = || LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt);
+        let made = DirBuilder::new().mode(0o700).create(area);
+        made.call("mkdir", || area.display().to_string()).map_err(failed())?;
+        make(area).and_then(|()| mark(area)).map_err(failed())
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
