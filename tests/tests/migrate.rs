@@ -313,7 +313,8 @@ mod heavy {
             let staging = pair.b.path(&format!("/vz/private/{}.arriving", here.id));
             let copying = || {
                 let run = pair.start(pair.a, &["--compress=no"], &here.id);
-                until("it copies", SOON, || staging.join("upper").exists() || staging.join("root").exists());
+                let begun = || fs::read_dir(&staging).is_ok_and(|mut entries| entries.next().is_some());
+                until("it copies", SOON, begun);
                 run
             };
             let clean = |what: &str| {
