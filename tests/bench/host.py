@@ -49,6 +49,10 @@ def furnish(work, conf):
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     for file in conf.iterdir():
         shutil.copy(file, "/etc/vz" if file.name == "vz.conf" else "/etc/vz/conf")
+    # Without limits of the disk, for layouts that may keep none here.
+    usual = (conf / "ve-vswap-256m.conf-sample").read_text().splitlines()
+    free = [line for line in usual if not line.startswith("DISK")]
+    pathlib.Path("/etc/vz/conf/ve-free.conf-sample").write_text("\n".join(free) + "\n")
     # The work directory may lie where a container's root may not look.
     pathlib.Path("/run/bench").mkdir()
     subprocess.run(["mount", "--bind", work, "/run/bench"], check=True)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 
+import disk
 import host
 import peers
 import report
@@ -14,7 +15,7 @@ import trees
 import views
 from peers import Failed
 
-ALL = ("create", "start", "boot", "exec", "end", "many", "views", "shares", "harm")
+ALL = ("create", "start", "boot", "exec", "end", "many", "views", "shares", "harm", "disk")
 TINY_UP = 20
 DEBIAN_UP = 120
 
@@ -138,7 +139,8 @@ class Bench:
     # --- start, boot ------------------------------------------------------------------------------
 
     def start(self):
-        contenders = self.prepared([*self.there, peers.Ours(self.work, self.programs, "simfs")], "tiny")
+        others = [peers.Ours(self.work, self.programs, layout) for layout in ("overlay", "simfs")]
+        contenders = self.prepared([*self.there, *others], "tiny")
         ends = {}
 
         def measure(contender):
@@ -249,12 +251,10 @@ class Bench:
         self.ours.verb("start", numbers[0])
         peers.wait_for(self.ours.area(numbers[0]) / "stamp", TINY_UP)
         self.ours.stop_number(numbers[0])
-        (self.ours.area(numbers[0]) / "stamp").unlink()
         times = []
         for number in numbers:
-            mark = self.ours.area(number) / "stamp"
             begin, _ = self.ours.verb("start", number)
-            times.append(peers.wait_for(mark, TINY_UP) - begin)
+            times.append(peers.wait_for(self.ours.area(number) / "stamp", TINY_UP, begin) - begin)
         memory = [private(self.ours.state(number)["monitor"]["pid"]) for number in numbers]
         readings = self.readings()
         ends = []
@@ -286,6 +286,11 @@ class Bench:
 
     def harm(self):
         return resources.harm(self)
+
+    # --- files, backups, archives -------------------------------------------------------------------
+
+    def disk(self):
+        return disk.disk(self)
 
 
 def private(pid):
