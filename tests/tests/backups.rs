@@ -332,3 +332,93 @@ fn words_that_make_no_sense_are_refused() {
         vzrestore(node, &["/nowhere"]).exits(48).says("/nowhere");
     });
 }
+
+/// An sshd of the node's own: `vault`, which is the node itself.
+struct Vault {
+    _sshd: Background,
+}
+
+impl Vault {
+    fn open(node: &Node) -> Option<Self> {
+        if !Path::new("/usr/sbin/sshd").exists() {
+            skip("sshd (openssh-server)");
+            return None;
+        }
+        // Seen in the node alone.
+        run("mount", &["-t", "tmpfs", "ssh", "/etc/ssh"]).ok();
+        let bin = node.program("vzbackup").parent().unwrap().display().to_string();
+        for key in ["host", "user"] {
+            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &format!("/etc/ssh/{key}")]).ok();
+        }
+        let server = format!(
+            "Port 2222\nListenAddress 127.0.0.1\nHostKey /etc/ssh/host\nAuthorizedKeysFile /etc/ssh/user.pub\n\
+             PermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\nSetEnv PATH={bin}:/usr/bin:/bin\n"
+        );
+        fs::write("/etc/ssh/sshd_config", server).unwrap();
+        let client = "Host vault\n HostName 127.0.0.1\n Port 2222\n User root\n IdentityFile /etc/ssh/user\n \
+                      StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n";
+        fs::write("/etc/ssh/ssh_config", client).unwrap();
+        fs::create_dir_all("/run/sshd").unwrap();
+        fs::create_dir_all(BACKUPS).unwrap();
+        let sshd = Background::spawn(command("/usr/sbin/sshd", &["-D", "-e"]), &[]);
+        until("sshd answers", SOON, || run("ssh", &["vault", "true"]).code == 0);
+        Some(Self { _sshd: sshd })
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        self._sshd.signal(rustix::process::Signal::TERM);
+        let _ = run("umount", &["/etc/ssh"]);
+    }
+}
+
+#[test]
+fn another_host_keeps_backups_and_gives_them_back() {
+    on_node(|node| {
+        let _swept = Swept;
+        let Some(_vault) = Vault::open(node) else { return };
+        let ve = furnished(node, 1);
+        let before = ve.sh(LOOK);
+        let to = format!("ssh://vault{BACKUPS}/");
+        let first = vzbackup(node, &[&ve.id, "--to", &to, "--json"]).ok();
+        assert!(number(&first.out(), "new_bytes") > 1 << 20);
+        next_second();
+        let second = vzbackup(node, &[&ve.id, "--to", &to, "--json"]).ok();
+        assert_eq!(number(&second.out(), "new_bytes"), 0);
+        vzbackup(node, &["--list", "--to", &to]).ok().says("whole");
+        let last = newest().replace(BACKUPS, "");
+        let from = format!("ssh://vault{BACKUPS}{last}");
+        let copy = node.ve(2);
+        vzrestore(node, &["--check", &from]).ok();
+        vzrestore(node, &[&from, "--as", &copy.id]).ok();
+        copy.start();
+        assert_eq!(copy.sh(LOOK), before);
+        // Whatever it is killed at, it goes on over there. What follows the last byte is the far side's.
+        let near = fault_points("backup").into_iter().filter(|point| !point.ends_with("ed"));
+        for point in near.chain(fault_points("sshbackup")) {
+            println!("killed at {point}");
+            fs::remove_dir_all(BACKUPS).unwrap();
+            fs::create_dir(BACKUPS).unwrap();
+            faulty(node, "vzbackup", &point, &[&ve.id, "--to", &to]).exits(-9);
+            if !files(BACKUPS).is_empty() && !files(BACKUPS)[0].ends_with(".part") {
+                continue;
+            }
+            let again = vzbackup(node, &[&ve.id, "--to", &to, "--json"]).ok();
+            if point == "backup.written" {
+                assert!(number(&again.out(), "resumed_bytes") > 1 << 20, "{again}");
+            }
+            assert_eq!(files(BACKUPS).len(), 1);
+            vzrestore(node, &["--check", &newest()]).ok();
+        }
+        vzbackup(node, &[&ve.id, "--to", "ssh://vault/nowhere/x.vzb"]).exits(48).says("No such file");
+        vzbackup(node, &[&ve.id, "--to", "ssh://nobody.invalid/x.vzb"]).exits(48).says("ssh cannot reach");
+        vzrestore(node, &["ssh://vault/etc/passwd", "--as", "5"]).exits(48);
+        let small = node.scratch().join("small");
+        fs::create_dir(&small).unwrap();
+        let small = small.to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "size=2m", "small", small]).ok();
+        vzbackup(node, &[&ve.id, "--to", &format!("ssh://vault{small}/")]).exits(46);
+        run("umount", &[small]).ok();
+    });
+}

@@ -3,7 +3,6 @@
 use super::error::{BackupError, Fault};
 use super::head::{Head, Totals};
 use super::load::end;
-use super::reader::Frames;
 use super::store::{PART, SUFFIX, Shelf};
 use super::{Link, Location};
 
@@ -53,8 +52,8 @@ pub fn catalog(
     for file in names {
         match one(shelf.as_mut(), &file) {
             Ok(one) => found.push(one),
-            // Killed before its first frame was whole.
-            Err(_) if file.ends_with(PART) => {}
+            // Killed before its first frame was whole: its name tells what it was to become.
+            Err(_) if file.ends_with(PART) => found.extend(by_name(file)),
             Err(fault) => odd(&fault.of(file)),
         }
     }
@@ -68,8 +67,14 @@ pub fn catalog(
     Ok(found)
 }
 
+fn by_name(file: String) -> Option<Found> {
+    let ctid = file.split_once('-')?.0.parse().ok()?;
+    let head = Head { ctid, ..Head::default() };
+    Some(Found { file, head, totals: None, size: 0, missing: Vec::new() })
+}
+
 fn one(shelf: &mut dyn Shelf, file: &str) -> Result<Found, Fault> {
-    let head = Frames::open(shelf.frames(file)?)?.head;
+    let head = shelf.head(file)?;
     let size = shelf.blocks(file)?.size().map_err(|error| super::reader::failed(&error))?;
     let totals = if file.ends_with(PART) { None } else { Some(end(shelf, file, &head)?) };
     Ok(Found { file: file.to_owned(), head, totals, size, missing: Vec::new() })

@@ -23,11 +23,18 @@ use crate::archive::open_root;
 /// A backup that was opened; its head is read.
 pub struct Load {
     name: String,
-    frames: Frames<Stream>,
-    /// Where it lies, unless it comes from a pipe.
-    shelf: Option<(Box<dyn Shelf>, String)>,
+    head: Head,
+    input: Input,
     totals: Option<Totals>,
     bases: Vec<Location>,
+}
+
+/// Where it comes from.
+enum Input {
+    /// A pipe, from which its head was taken.
+    Pipe(Frames<Stream>),
+    /// A file of a directory, which can be read again and anywhere.
+    File(Box<dyn Shelf>, String),
 }
 
 impl std::fmt::Debug for Load {
@@ -65,19 +72,19 @@ impl Load {
         if *from == Location::Pipe {
             let stdin: Stream = Box::new(Pipe(io::stdin()));
             let frames = Frames::open(stdin).map_err(blame)?;
-            return Ok(Self { name: "standard input".to_owned(), frames, shelf: None, totals: None, bases });
+            let (name, head) = ("standard input".to_owned(), frames.head.clone());
+            return Ok(Self { name, head, input: Input::Pipe(frames), totals: None, bases });
         }
         let (mut shelf, file) = from.open()?;
-        let frames = Frames::open(shelf.frames(&file).map_err(blame)?).map_err(blame)?;
-        let totals = end(shelf.as_mut(), &file, &frames.head).map_err(blame)?;
-        let shelf = Some((shelf, file));
-        Ok(Self { name: from.to_string(), frames, shelf, totals: Some(totals), bases })
+        let head = shelf.head(&file).map_err(blame)?;
+        let totals = Some(end(shelf.as_mut(), &file, &head).map_err(blame)?);
+        Ok(Self { name: from.to_string(), head, input: Input::File(shelf, file), totals, bases })
     }
 
     /// What it tells of itself.
     #[must_use]
     pub fn head(&self) -> &Head {
-        &self.frames.head
+        &self.head
     }
 
     /// What it holds; `None` as long as it comes from a pipe.
@@ -123,21 +130,14 @@ impl Load {
         let blame = |fault: Fault| fault.of(&name);
         let bases = self.find_bases().map_err(blame)?;
         let mut replay = Replay::new(placer, bases, progress);
-        let mut frames = self.frames;
-        if let (Some((shelf, file)), Some(totals)) = (&mut self.shelf, &self.totals) {
-            replay.of(totals.bytes);
-            if totals.first > 0 {
-                let blocks = shelf.blocks(file).map_err(blame)?;
-                let beginning = Base::learn(file, &mut frames, blocks, Some(totals.first)).map_err(blame)?;
-                let first = u32::try_from(totals.first_chunk).unwrap_or(u32::MAX);
-                replay.after(beginning, first);
-                let stream = shelf.stream(file, totals.first_at).map_err(blame)?;
-                frames = frames.elsewhere(stream, totals.first_at, totals.first);
-            } else {
-                let (at, number) = (frames.at, frames.number);
-                frames = frames.elsewhere(shelf.stream(file, at).map_err(blame)?, at, number);
+        let frames = match self.input {
+            Input::Pipe(frames) => frames,
+            Input::File(mut shelf, file) => {
+                let totals = self.totals.unwrap_or_default();
+                replay.of(totals.bytes);
+                from_file(shelf.as_mut(), &file, &totals, &mut replay).map_err(blame)?
             }
-        }
+        };
         let (done, placer) = replay.run(frames).map_err(blame)?;
         let root = placer.map(Placer::finish).transpose().map_err(blame)?;
         Ok((done.head, done.totals, root))
@@ -145,9 +145,12 @@ impl Load {
 
     fn find_bases(&mut self) -> Result<Vec<Base>, Fault> {
         let mut found = Vec::new();
-        for link in self.frames.head.chain.clone() {
+        for link in self.head.chain.clone() {
             let mut first = None;
-            let beside = self.shelf.as_mut().map(|(shelf, _)| locate_base(shelf.as_mut(), &link));
+            let beside = match &mut self.input {
+                Input::File(shelf, _) => Some(locate_base(shelf.as_mut(), &link)),
+                Input::Pipe(_) => None,
+            };
             let elsewhere = self.bases.iter().map(|place| {
                 let (mut shelf, _) = place.open().map_err(|error| Fault::Remote(error.to_string()))?;
                 locate_base(shelf.as_mut(), &link)
@@ -175,24 +178,45 @@ impl Load {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn list(mut self, each: &mut dyn FnMut(Listed)) -> Result<(Head, Totals), BackupError> {
+    pub fn list(self, each: &mut dyn FnMut(Listed)) -> Result<(Head, Totals), BackupError> {
         let name = self.name.clone();
         let blame = |fault: Fault| fault.of(&name);
         let first = self.totals.map_or(0, |totals| totals.first);
+        let mut frames = match self.input {
+            Input::Pipe(frames) => frames,
+            Input::File(mut shelf, file) => shelf.frames(&file).and_then(Frames::open).map_err(blame)?,
+        };
         let mut dir = Vec::new();
-        while let Some(frame) = self.frames.next(Data::Leave).map_err(blame)? {
+        while let Some(frame) = frames.next(Data::Leave).map_err(blame)? {
             if frame.header.kind != FrameKind::Tree || frame.header.number < first {
                 continue;
             }
             let mut cursor = Cursor(&frame.meta);
-            while let Some(item) = Item::read(&mut cursor).map_err(|bad| blame(self.frames.damaged(bad)))? {
+            while let Some(item) = Item::read(&mut cursor).map_err(|bad| blame(frames.damaged(bad)))? {
                 if let Item::Entry(entry) = item {
                     each(listed(entry, &mut dir));
                 }
             }
         }
-        Ok((self.frames.head.clone(), self.frames.totals.unwrap_or_default()))
+        Ok((frames.head.clone(), frames.totals.unwrap_or_default()))
     }
+}
+
+/// The frames of a file from where its tree begins; chunks before that are learnt.
+fn from_file(
+    shelf: &mut dyn Shelf,
+    file: &str,
+    totals: &Totals,
+    replay: &mut Replay<'_>,
+) -> Result<Frames<Stream>, Fault> {
+    if totals.first == 0 {
+        return Frames::open(shelf.stream(file, 0)?);
+    }
+    let blocks = shelf.blocks(file)?;
+    let mut frames = Frames::open(shelf.frames(file)?)?;
+    let beginning = Base::learn(file, &mut frames, blocks, Some(totals.first))?;
+    replay.after(beginning, u32::try_from(totals.first_chunk).unwrap_or(u32::MAX));
+    Ok(frames.elsewhere(shelf.stream(file, totals.first_at)?, totals.first_at, totals.first))
 }
 
 fn listed(entry: super::item::Entry, dir: &mut Vec<u8>) -> Listed {

@@ -18,11 +18,14 @@ mod head;
 mod index;
 mod item;
 mod load;
+mod message;
 mod place;
 mod press;
 mod reader;
+mod remote;
 mod replay;
 mod save;
+mod serve;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,9 @@ pub use catalog::{Found, catalog, file_name};
 pub use error::{BackupError, Fault};
 pub use head::{Head, Link, Totals};
 pub use load::{Listed, Load};
+pub use remote::Remote;
 pub use save::{Save, Saved};
+pub use serve::serve;
 pub use store::SUFFIX;
 pub use walk::Torn;
 
@@ -58,6 +63,8 @@ pub enum Location {
     Pipe,
     /// A file of this host.
     File(std::path::PathBuf),
+    /// A file of another host.
+    Remote(Remote),
 }
 
 impl std::fmt::Display for Location {
@@ -65,12 +72,13 @@ impl std::fmt::Display for Location {
         match self {
             Self::Pipe => f.write_str("-"),
             Self::File(path) => path.display().fmt(f),
+            Self::Remote(remote) => remote.fmt(f),
         }
     }
 }
 
 impl Location {
-    /// Reads a place as users write it: `-`, or a path.
+    /// Reads a place as users write it: `-`, `ssh://[USER@]HOST[:PORT]/PATH`, or a path.
     ///
     /// # Errors
     /// Why it is none.
@@ -78,7 +86,10 @@ impl Location {
         match word {
             "" => Err("it is empty".to_owned()),
             "-" => Ok(Self::Pipe),
-            path => Ok(Self::File(path.into())),
+            path => match path.strip_prefix("ssh://") {
+                Some(rest) => Remote::parse(rest).map(Self::Remote),
+                None => Ok(Self::File(path.into())),
+            },
         }
     }
 
@@ -88,13 +99,24 @@ impl Location {
         match self {
             Self::Pipe => Self::Pipe,
             Self::File(path) => Self::File(path.with_file_name(file)),
+            Self::Remote(remote) => {
+                let dir = remote.split().0.trim_end_matches('/');
+                Self::Remote(Remote { path: format!("{dir}/{file}"), ..remote.clone() })
+            }
         }
     }
 
     /// The directory, and the name in it.
     fn open(&self) -> Result<(Box<dyn store::Shelf>, String), BackupError> {
-        let Self::File(path) = self else {
-            return Err(Fault::Remote("a pipe has no directory".to_owned()).of(self.to_string()));
+        let path = match self {
+            Self::Pipe => {
+                return Err(Fault::Remote("a pipe has no directory".to_owned()).of(self.to_string()));
+            }
+            Self::Remote(remote) => {
+                let file = remote.split().1.to_owned();
+                return Ok((Box::new(remote::Vault::new(remote.clone())), file));
+            }
+            Self::File(path) => path,
         };
         let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         let name = name.ok_or_else(|| Fault::Remote("it names no file".to_owned()).of(self.to_string()))?;

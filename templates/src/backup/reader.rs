@@ -35,6 +35,22 @@ impl<R: Read> Read for Pipe<R> {
 
 impl<R: Read> Leap for Pipe<R> {}
 
+/// A stream from which the data parts were left out.
+#[derive(Debug)]
+pub(super) struct Bare<R>(pub(super) R);
+
+impl<R: Read> Read for Bare<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Read> Leap for Bare<R> {
+    fn leap(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What to do with the data parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Data {
@@ -71,11 +87,27 @@ pub(super) struct Frames<R> {
     /// From its last frame, once that is read.
     pub(super) totals: Option<Totals>,
     buffer: Vec<u8>,
+    /// What was read since the last look, without data parts, for who sends it on.
+    copy: Option<Vec<u8>>,
 }
 
 impl<R: Leap> Frames<R> {
     /// Reads the head.
-    pub(super) fn open(mut input: R) -> Result<Self, Fault> {
+    pub(super) fn open(input: R) -> Result<Self, Fault> {
+        Self::begin(input, None)
+    }
+
+    /// The same; what is read is kept for [`Frames::take_copy`].
+    pub(super) fn open_copied(input: R) -> Result<Self, Fault> {
+        Self::begin(input, Some(Vec::new()))
+    }
+
+    /// The bytes since the last time, without data parts.
+    pub(super) fn take_copy(&mut self) -> Vec<u8> {
+        self.copy.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn begin(mut input: R, copy: Option<Vec<u8>>) -> Result<Self, Fault> {
         let mut start = [0; HEADER];
         let read = read_up_to(&mut input, &mut start).map_err(|error| failed(&error))?;
         if read < 4 || start[..4] != super::frame::MAGIC {
@@ -89,6 +121,7 @@ impl<R: Leap> Frames<R> {
             head: Head::default(),
             totals: None,
             buffer: Vec::new(),
+            copy,
         };
         if read < HEADER {
             return Err(frames.truncated());
@@ -97,7 +130,7 @@ impl<R: Leap> Frames<R> {
         if header.kind != Kind::Head {
             return Err(Fault::NotOurs);
         }
-        frames.body(header, Data::Prove)?;
+        frames.body(header, &start, Data::Prove)?;
         let id = frames.head.id().map_err(|bad| frames.damaged(bad))?;
         frames.key = key_of(&id);
         Ok(frames)
@@ -105,7 +138,16 @@ impl<R: Leap> Frames<R> {
 
     /// Goes on at another frame, where `input` begins.
     pub(super) fn elsewhere<S>(self, input: S, at: u64, number: u64) -> Frames<S> {
-        Frames { input, key: self.key, at, number, head: self.head, totals: None, buffer: self.buffer }
+        Frames {
+            input,
+            key: self.key,
+            at,
+            number,
+            head: self.head,
+            totals: None,
+            buffer: self.buffer,
+            copy: None,
+        }
     }
 
     /// The next frame; `None` once the whole stream was read.
@@ -125,19 +167,20 @@ impl<R: Leap> Frames<R> {
         if header.number != self.number {
             return Err(self.damaged(Bad("frames are missing before it")));
         }
-        let frame = self.body(header, how)?;
+        let frame = self.body(header, &start, how)?;
         if frame.header.kind == Kind::End {
             self.end(&frame)?;
         }
         Ok(Some(frame))
     }
 
-    fn body(&mut self, header: Header, how: Data) -> Result<Frame, Fault> {
+    fn body(&mut self, header: Header, start: &[u8; HEADER], how: Data) -> Result<Frame, Fault> {
         let at = self.at;
         let mut meta = std::mem::take(&mut self.buffer);
         self.fill(&mut meta, header.meta_stored)?;
         let plain = header.check_meta(&self.key, &meta).map_err(|bad| self.damaged(bad))?;
         let mut data = Vec::new();
+        let copied = self.copy.is_some().then(|| [start.as_slice(), &meta].concat());
         if how == Data::Leave {
             self.input.leap(u64::from(header.data_stored)).map_err(|error| failed(&error))?;
         } else {
@@ -149,6 +192,10 @@ impl<R: Leap> Frames<R> {
             proved.map_err(|bad| self.damaged(bad))?;
         }
         self.buffer = meta;
+        // Only of a frame that is whole.
+        if let (Some(copy), Some(copied)) = (&mut self.copy, copied) {
+            copy.extend_from_slice(&copied);
+        }
         if header.kind == Kind::Head {
             self.meet(&plain)?;
         }
@@ -182,6 +229,9 @@ impl<R: Leap> Frames<R> {
         }
         if read_up_to(&mut self.input, &mut [0]).map_err(|error| failed(&error))? > 0 {
             return Err(self.damaged(Bad("something follows its end")));
+        }
+        if let Some(copy) = &mut self.copy {
+            copy.extend_from_slice(&tail);
         }
         self.at += TAIL as u64;
         self.totals = Some(totals);

@@ -208,9 +208,9 @@ struct Start {
 fn chain(base: &Location) -> Result<Vec<Link>, BackupError> {
     let (mut shelf, file) = base.open()?;
     let blame = |fault: Fault| fault.of(base.to_string());
-    let frames = Frames::open(shelf.frames(&file).map_err(blame)?).map_err(blame)?;
-    let mut chain = vec![Link { id: frames.head.id.clone(), file }];
-    chain.extend(frames.head.chain);
+    let head = shelf.head(&file).map_err(blame)?;
+    let mut chain = vec![Link { id: head.id, file }];
+    chain.extend(head.chain);
     Ok(chain)
 }
 
@@ -227,8 +227,11 @@ pub(super) fn locate(shelf: &mut dyn Shelf, link: &Link) -> Result<(String, Fram
     );
     let mut why = "is not there";
     for name in names {
-        match shelf.frames(&name).and_then(Frames::open) {
-            Ok(frames) if frames.head.id == link.id => return Ok((name, frames)),
+        match shelf.head(&name) {
+            Ok(head) if head.id == link.id => {
+                let frames = Frames::open(shelf.frames(&name)?)?;
+                return Ok((name, frames));
+            }
             Ok(_) if name == link.file => why = "is another one under that name",
             Err(fault) if name == link.file && !is_missing(&fault) => return Err(fault),
             _ => {}

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use vzsys::{Call, SysError};
 
 use super::error::Fault;
-use super::reader::{Data, Leap};
+use super::head::Head;
+use super::reader::{Data, Frames, Leap};
 
 /// The end of a backup's name.
 pub const SUFFIX: &str = ".vzb";
@@ -58,6 +59,10 @@ pub(super) trait Shelf {
     /// A backup to be written, with the frames of its interrupted beginning, and whether their data is to be proved
     /// or was.
     fn part(&mut self, file: &str) -> Result<(Stream, Data, Box<dyn PartWriter>), Fault>;
+    /// What a backup tells of itself.
+    fn head(&mut self, file: &str) -> Result<Head, Fault> {
+        Ok(Frames::open(self.frames(file)?)?.head)
+    }
     /// The names of all backups, those being written among them, sorted.
     fn names(&mut self) -> Result<Vec<String>, Fault>;
 }

@@ -90,6 +90,13 @@ fn run(
             return if error.use_stderr() { Exit::InvalidSyntax } else { Exit::Ok };
         }
     };
+    if matches.try_get_one::<bool>("serve").ok().flatten() == Some(&true) {
+        return match templates::backup::serve() {
+            Ok(()) => Exit::Ok,
+            // The client has gone; nobody is there to be told.
+            Err(_) => Exit::System,
+        };
+    }
     let verbose = matches.get_flag("verbose").then_some(1);
     let report = Report::new(Flags { quiet: matches.get_flag("quiet"), verbose, ..Flags::default() });
     let to_stdout = matches.try_get_one::<String>("to").ok().flatten().is_some_and(|to| to == "-");

@@ -40,10 +40,12 @@ pub(super) fn run(front: &Front<'_>, node: &Node) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A directory is one where files are made; anything else is a file.
+/// In a directory a file is made; anything else is one.
 fn place(location: Location) -> To {
     match &location {
         Location::File(path) if path.is_dir() => To::Beside(Location::File(path.join("x"))),
+        // Whether it is one over there is not asked: a slash at the end says so.
+        Location::Remote(remote) if remote.path.ends_with('/') => To::Beside(location),
         _ => To::File(location),
     }
 }

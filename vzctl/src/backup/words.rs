@@ -26,11 +26,18 @@ fn common(command: Command) -> Command {
 pub(super) fn save() -> Command {
     let command = Command::new("vzbackup")
         .about("Back up a container, running or not")
-        .arg(Arg::new("ctid").value_name("CTID|NAME").required_unless_present("list").help("Container"))
+        .arg(
+            Arg::new("ctid")
+                .value_name("CTID|NAME")
+                .required_unless_present_any(["list", "serve"])
+                .help("Container"),
+        )
+        // The far side of an ssh.
+        .arg(flag("serve", "").hide(true).exclusive(true))
         .arg(option(
             "to",
             "WHERE",
-            "File, directory, or - for standard output [default: a new file in BACKUP_DIR]",
+            "File, directory, - for standard output, or ssh://[USER@]HOST[:PORT]/PATH [default: a new file in BACKUP_DIR]",
         ))
         .arg(option(
             "base",
@@ -47,6 +54,7 @@ pub(super) fn save() -> Command {
     common(command).after_help(format!(
         "Examples:\n  vzbackup 101                            into BACKUP_DIR; only what changed since the last one\n  \
          vzbackup web --to /mnt/usb/web.vzb --full\n  \
+         vzbackup 101 --to ssh://backup@vault/srv/vz/\n  \
          vzbackup 101 --to - | gpg -e > 101.gpg\n  \
          vzbackup --list 101\n\n\
          After an interruption the same command goes on where it was.\n\n{CODES}"
@@ -59,9 +67,9 @@ pub(super) fn restore() -> Command {
         .about("Make a container from a backup")
         .arg(
             Arg::new("from")
-                .value_name("FILE|-")
+                .value_name("FILE|-|ssh://...")
                 .required(true)
-                .help("Backup: a file, or - for standard input"),
+                .help("Backup: a file, - for standard input, or ssh://[USER@]HOST[:PORT]/PATH"),
         )
         .arg(option("as", "CTID", "Number of the new container [default: the one it had]"))
         .arg(option("name", "NAME", "Its name [default: the one it had, but none for a new number]"))
@@ -75,6 +83,7 @@ pub(super) fn restore() -> Command {
     common(command).after_help(format!(
         "Examples:\n  vzrestore /vz/backup/101-20261128-030000.vzb\n  \
          vzrestore 101.vzb --as 201 --name copy\n  \
+         vzrestore ssh://backup@vault/srv/vz/101-20261128-030000.vzb\n  \
          gpg -d 101.gpg | vzrestore -\n  \
          vzrestore --check 101.vzb && vzrestore --list 101.vzb | less\n\n{CODES}"
     ))
