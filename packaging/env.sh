@@ -10,7 +10,7 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 export PATH
 
 # shellcheck disable=SC2034 # used by the scripts that read this
-PROGRAMS="vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport"
+PROGRAMS="vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport vzdump"
 
 # shellcheck disable=SC2034
 # Not for people: in lib/vz.

@@ -8,7 +8,7 @@ import subprocess
 # Read by tests; the sources for the names of fault points.
 FILES = ["Cargo.toml", "packaging/conf", "packaging/etc", "packaging/man"]
 TOOLS = ("vzubc", "vzcalc", "vzmemcheck", "vzcpucheck", "vzoversell", "vzpid", "vznnc") + (
-    "vzcfgvalidate", "vzsplit", "vzcfgscale", "vztop", "vzmetrics", "vzbackup", "vzrestore", "vzquota", "vzmigrate", "vzimport")
+    "vzcfgvalidate", "vzsplit", "vzcfgscale", "vztop", "vzmetrics", "vzbackup", "vzrestore", "vzquota", "vzmigrate", "vzimport", "vzdump")
 ROOMS = ["ve", "migrate", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
 
 

@@ -191,6 +191,8 @@ fn damage_is_named_and_leaves_nothing() {
         bytes[middle] ^= 1;
         fs::write(&file, &bytes).unwrap();
         let copy = node.ve(2);
+        ve.ok("stop", &["--fast"]);
+        until("its device is gone", SOON, || run("ip", &["link", "show", &ve.venet()]).code != 0);
         let before = World::take(node);
         vzrestore(node, &["--check", &file]).exits(48).says("damaged in frame").says(&file);
         vzrestore(node, &[&file, "--as", &copy.id]).exits(48).says("damaged in frame");
@@ -262,6 +264,10 @@ fn a_restore_killed_anywhere_is_mended() {
         let _swept = Swept;
         let ve = furnished(node, 1);
         vzbackup(node, &[&ve.id]).ok();
+        // Its link would only now become what it stays.
+        ve.ok("stop", &["--fast"]);
+        let gone = || run("ip", &["link", "show", &ve.venet()]).code != 0;
+        until("its device is gone", SOON, gone);
         let copy = node.ve(2);
         // The first use makes what all later ones share.
         vzrestore(node, &[&newest(), "--as", &copy.id]).ok();
@@ -323,6 +329,7 @@ fn words_that_make_no_sense_are_refused() {
         let ve = node.tiny(1);
         vzbackup(node, &[]).exits(20);
         vzbackup(node, &[&ve.id, "--full", "--base", "x"]).exits(20);
+        vzrestore(node, &["/nowhere", "--layout"]).exits(20);
         vzbackup(node, &[&ve.id, "--level", "99"]).exits(20);
         vzbackup(node, &["999999"]).exits(14);
         vzbackup(node, &["nobody"]).exits(21);
@@ -335,7 +342,7 @@ fn words_that_make_no_sense_are_refused() {
 
 /// An sshd of the node's own: `vault`, which is the node itself.
 struct Vault {
-    _sshd: Background,
+    sshd: Option<Background>,
 }
 
 impl Vault {
@@ -362,13 +369,16 @@ impl Vault {
         fs::create_dir_all(BACKUPS).unwrap();
         let sshd = Background::spawn(command("/usr/sbin/sshd", &["-D", "-e"]), &[]);
         until("sshd answers", SOON, || run("ssh", &["vault", "true"]).code == 0);
-        Some(Self { _sshd: sshd })
+        Some(Self { sshd: Some(sshd) })
     }
 }
 
 impl Drop for Vault {
     fn drop(&mut self) {
-        self._sshd.signal(rustix::process::Signal::TERM);
+        if let Some(sshd) = self.sshd.take() {
+            sshd.signal(rustix::process::Signal::TERM);
+            let _ = sshd.finish();
+        }
         let _ = run("umount", &["/etc/ssh"]);
     }
 }
@@ -420,5 +430,46 @@ fn another_host_keeps_backups_and_gives_them_back() {
         run("mount", &["-t", "tmpfs", "-o", "size=2m", "small", small]).ok();
         vzbackup(node, &[&ve.id, "--to", &format!("ssh://vault{small}/")]).exits(46);
         run("umount", &[small]).ok();
+    });
+}
+
+fn vzdump(node: &Node, words: &[&str]) -> Run {
+    run(node.program("vzdump"), words)
+}
+
+#[test]
+fn a_dump_is_read_by_tar_and_comes_back() {
+    on_node(|node| {
+        let _swept = Swept;
+        let ve = furnished(node, 1);
+        let before = ve.sh(LOOK);
+        vzdump(node, &[&ve.id]).ok();
+        let dump = format!("{BACKUPS}/{}", files(BACKUPS)[0]);
+        assert!(dump.contains(&format!("vzdump-openvz-{}-", ve.id)) && dump.ends_with(".tar.zst"), "{dump}");
+        let scratch = node.scratch().join("plain.tar.gz");
+        let plain = scratch.to_str().unwrap();
+        vzdump(node, &[&ve.id, "--to", plain]).ok();
+        vzdump(node, &[&ve.id, "--to", plain]).exits(44);
+        let list = run("tar", &["-tzf", plain]).ok().out();
+        assert!(list.contains("./etc/vzdump/vps.conf\n") && list.contains("./data/large\n"), "{list}");
+        let conf = run("tar", &["-xzOf", plain, "./etc/vzdump/vps.conf"]).ok().out();
+        assert!(conf.contains("OSTEMPLATE="), "{conf}");
+        let piped = shell(node, &format!("vzdump {} --to - --compress none | tar -tf - | wc -l", ve.id)).ok();
+        assert_eq!(piped.out().trim(), list.lines().count().to_string());
+        let copy = node.ve(2);
+        vzrestore(node, &[&dump]).exits(44);
+        vzrestore(node, &[plain]).exits(27).says("--as");
+        vzrestore(node, &[&dump, "--as", &copy.id]).ok();
+        copy.start();
+        assert_eq!(copy.sh(LOOK), before);
+        assert_eq!(copy.sh("ls /etc/vzdump 2>/dev/null | wc -l"), "0");
+        for point in fault_points("vzdump") {
+            let killed = node.scratch().join("killed.tar");
+            faulty(node, "vzdump", &point, &[&ve.id, "--to", killed.to_str().unwrap()]).exits(-9);
+            vzdump(node, &[&ve.id, "--to", killed.to_str().unwrap()]).ok();
+            run("tar", &["-tf", killed.to_str().unwrap()]).ok();
+        }
+        fs::write(node.scratch().join("other.tar"), fs::read("/etc/passwd").unwrap()).unwrap();
+        vzrestore(node, &[node.scratch().join("other.tar").to_str().unwrap(), "--as", "5"]).exits(48);
     });
 }

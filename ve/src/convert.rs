@@ -78,6 +78,8 @@ pub fn convert(ve: &Ve<'_>, word: &str) -> Result<()> {
             hint,
         ));
     }
+    // A backup reads what would go.
+    let _nobody_reads = crate::backup::alone(ve)?;
     ve.say(1, &choice.why);
     let mut mark = plan(ve, from, &choice, private)?;
     let built = build(ve, from, &choice, &mut mark);

@@ -49,8 +49,7 @@ pub(crate) use pack::{
 pub(crate) use place::{may_be_lost, open_root};
 pub(crate) use recompress::to_gzip;
 pub(crate) use sum::{Algorithm, Sum};
-pub(crate) use unpack::member;
-pub use unpack::{Durability, Unpack, check};
+pub use unpack::{Durability, Unpack, check, member};
 pub use writer::{Entry, EntryKind, Writer};
 
 /// What an archive may cost. Archives are not trusted.

@@ -33,6 +33,7 @@ pub struct Pack<'a> {
     exclude: Vec<Vec<u8>>,
     hollow: Vec<Vec<u8>>,
     blank: Vec<Vec<u8>>,
+    extra: Vec<(String, Vec<u8>)>,
     progress: Option<&'a mut dyn FnMut(Progress)>,
 }
 
@@ -55,7 +56,14 @@ impl Pack<'_> {
     /// Everything, as it is.
     #[must_use]
     pub fn new() -> Self {
-        Self { shift: 0, exclude: Vec::new(), hollow: Vec::new(), blank: Vec::new(), progress: None }
+        Self {
+            shift: 0,
+            exclude: Vec::new(),
+            hollow: Vec::new(),
+            blank: Vec::new(),
+            extra: Vec::new(),
+            progress: None,
+        }
     }
 
     /// Takes `base` off every id: for a root mounted with the ids of its VE.
@@ -86,11 +94,18 @@ impl Pack<'_> {
         self
     }
 
+    /// Adds a file that is not in the tree, before everything that is; readable by its owner alone.
+    #[must_use]
+    pub fn extra(mut self, path: &str, bytes: Vec<u8>) -> Self {
+        self.extra.push((path.to_owned(), bytes));
+        self
+    }
+
     /// Whom to tell how far it is.
     #[must_use]
     pub fn progress<'b>(self, progress: &'b mut dyn FnMut(Progress)) -> Pack<'b> {
-        let Self { shift, exclude, hollow, blank, progress: _ } = self;
-        Pack { shift, exclude, hollow, blank, progress: Some(progress) }
+        let Self { shift, exclude, hollow, blank, extra, progress: _ } = self;
+        Pack { shift, exclude, hollow, blank, extra, progress: Some(progress) }
     }
 
     /// Packs the tree at `root` into the new file `archive`, other file systems below it left out.
@@ -111,6 +126,20 @@ impl Pack<'_> {
             let _ = std::fs::remove_file(archive);
         }
         result
+    }
+
+    /// Packs the tree at `root` into an open file or pipe, which errors call `name`.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; what was written stays written.
+    pub fn to_file(
+        self,
+        root: &Path,
+        (file, name): (File, &Path),
+        compression: Compression,
+    ) -> Result<Summary, ArchiveError> {
+        let writer = Writer::over(file, name, compression)?;
+        Walk::new(self, writer, root).map_err(|fault| fault.at(name, None)).and_then(|walk| walk.run(name))
     }
 }
 
@@ -150,6 +179,7 @@ impl<'a> Walk<'a> {
             let stat = fs::fstat(&root).call("fstat", || "root")?;
             let entry = this.entry(&stat, EntryKind::Directory, proc_path(root.as_fd(), b"."))?;
             this.writer.begin(&entry, 0, None, this.how.shift)?;
+            this.extra(stat.st_mtime)?;
             this.directory(root.as_fd())
         };
         if let Err(fault) = whole(&mut self) {
@@ -157,6 +187,17 @@ impl<'a> Walk<'a> {
         }
         self.writer.finish()?;
         Ok(self.summary)
+    }
+
+    fn extra(&mut self, time: i64) -> Result<(), Fault> {
+        for (path, bytes) in std::mem::take(&mut self.how.extra) {
+            let mut entry = Entry::new(&path, EntryKind::File, 0o600);
+            entry.mtime = (time, 0);
+            self.writer.begin(&entry, bytes.len() as u64, None, 0)?;
+            self.writer.write(&bytes)?;
+            self.writer.end()?;
+        }
+        Ok(())
     }
 
     /// Everything in a directory, sorted, so that the same tree gives the same archive.

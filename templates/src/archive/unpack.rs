@@ -257,7 +257,7 @@ pub fn check(
 ///
 /// # Errors
 /// [`ArchiveError`]; also for one of more than `limit` bytes.
-pub(crate) fn member(archive: &Path, name: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ArchiveError> {
+pub fn member(archive: &Path, name: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ArchiveError> {
     let (stream, _) = Stream::open(archive).map_err(|fault| fault.at(archive, None))?;
     let mut reader = Reader::new(stream, Limits::default());
     let mut step = || -> Result<Option<Option<Vec<u8>>>, Fault> {

@@ -91,6 +91,16 @@ impl Writer {
         Ok(Self { path: path.to_owned(), out: BufWriter::with_capacity(BUFFER, encoder), due: 0, pad: 0 })
     }
 
+    /// Writes into an open file or pipe, which errors call `name`.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn over(file: File, name: &Path, compression: Compression) -> Result<Self, ArchiveError> {
+        let encoder = compression.encoder(file).call("open", || name.display().to_string());
+        let encoder = encoder.map_err(|error| Fault::from(error).at(name, None))?;
+        Ok(Self { path: name.to_owned(), out: BufWriter::with_capacity(BUFFER, encoder), due: 0, pad: 0 })
+    }
+
     /// Writes an entry with its data, which must be empty for all but files.
     ///
     /// # Errors
@@ -186,8 +196,11 @@ impl Writer {
         let path = self.path.clone();
         let close = |this: Self| -> std::io::Result<File> {
             let file = this.out.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()?;
-            file.sync_all()?;
-            Ok(file)
+            match file.sync_all() {
+                // A pipe has no disk.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(file),
+                done => done.map(|()| file),
+            }
         };
         self.zeros(2 * BLOCK as u64).map_err(|fault| fault.at(&path, None))?;
         let closed = close(self).map_err(|error| SysError::from_io("write", path.display(), &error));

@@ -32,7 +32,7 @@ pub struct Load {
 /// Where it comes from.
 enum Input {
     /// A pipe, from which its head was taken.
-    Pipe(Frames<Stream>),
+    Pipe(Box<Frames<Stream>>),
     /// A file of a directory, which can be read again and anywhere.
     File(Box<dyn Shelf>, String),
 }
@@ -73,7 +73,7 @@ impl Load {
             let stdin: Stream = Box::new(Pipe(io::stdin()));
             let frames = Frames::open(stdin).map_err(blame)?;
             let (name, head) = ("standard input".to_owned(), frames.head.clone());
-            return Ok(Self { name, head, input: Input::Pipe(frames), totals: None, bases });
+            return Ok(Self { name, head, input: Input::Pipe(Box::new(frames)), totals: None, bases });
         }
         let (mut shelf, file) = from.open()?;
         let head = shelf.head(&file).map_err(blame)?;
@@ -131,7 +131,7 @@ impl Load {
         let bases = self.find_bases().map_err(blame)?;
         let mut replay = Replay::new(placer, bases, progress);
         let frames = match self.input {
-            Input::Pipe(frames) => frames,
+            Input::Pipe(frames) => *frames,
             Input::File(mut shelf, file) => {
                 let totals = self.totals.unwrap_or_default();
                 replay.of(totals.bytes);
@@ -183,7 +183,7 @@ impl Load {
         let blame = |fault: Fault| fault.of(&name);
         let first = self.totals.map_or(0, |totals| totals.first);
         let mut frames = match self.input {
-            Input::Pipe(frames) => frames,
+            Input::Pipe(frames) => *frames,
             Input::File(mut shelf, file) => shelf.frames(&file).and_then(Frames::open).map_err(blame)?,
         };
         let mut dir = Vec::new();

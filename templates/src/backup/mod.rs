@@ -12,6 +12,7 @@
 mod base;
 mod catalog;
 mod chunk;
+mod dump;
 mod error;
 mod frame;
 mod head;
@@ -33,6 +34,7 @@ mod walk;
 mod wire;
 
 pub use catalog::{Found, catalog, file_name};
+pub use dump::{dump_name, forget_dump};
 pub use error::{BackupError, Fault};
 pub use head::{Head, Link, Totals};
 pub use load::{Listed, Load};

@@ -11,14 +11,47 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use templates::backup::{Head, Load, Totals};
-use templates::layout::Layout;
+use templates::layout::{self, Choice, Empty, Layout};
 use vzconf::{Action, ConfFile, Config, Ctid, Exit, Script, names};
 use vzsys::fault;
 
+use super::dump::Dump;
 use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
 use crate::node::{Node, Ve};
-use crate::{create, mount};
+use crate::{create, disk, mount};
+
+/// What a VE is made from.
+#[derive(Debug)]
+pub enum Source {
+    /// A backup.
+    Backup(Box<Load>),
+    /// A tar archive.
+    Dump(Box<Dump>),
+}
+
+impl Source {
+    fn head(&self) -> &Head {
+        match self {
+            Self::Backup(load) => load.head(),
+            Self::Dump(dump) => &dump.head,
+        }
+    }
+
+    fn totals(&self) -> Option<&Totals> {
+        match self {
+            Self::Backup(load) => load.totals(),
+            Self::Dump(_) => None,
+        }
+    }
+
+    fn into(self, dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(Head, Totals)> {
+        match self {
+            Self::Backup(load) => Ok((*load).into(dir, &mut |done| progress(done.done, done.total))?),
+            Self::Dump(dump) => (*dump).into(dir, progress),
+        }
+    }
+}
 
 /// What is to become of a backup.
 #[derive(Debug, Default)]
@@ -27,6 +60,8 @@ pub struct Wish {
     pub ctid: Option<Ctid>,
     /// Its name; by default the one it had, but for a new number.
     pub name: Option<String>,
+    /// Its layout, by its word; by default a plain directory where its disk limits can be kept so, else an image.
+    pub layout: Option<String>,
     /// Its action scripts are installed too. They run as root of the host.
     pub scripts: bool,
 }
@@ -47,9 +82,13 @@ pub struct Rebuilt {
 /// # Errors
 /// 44 there is such a VE, 9 it is locked, 131 the name is taken, 46 disk space, 48 the backup is damaged or one that it
 /// needs is missing. Nothing is left behind.
-pub fn rebuild(node: &Node, load: Load, wish: &Wish) -> Result<Rebuilt> {
+pub fn rebuild(node: &Node, load: Source, wish: &Wish) -> Result<Rebuilt> {
     let ctid = match wish.ctid {
         Some(ctid) => ctid,
+        None if load.head().ctid == 0 => {
+            let message = "the archive does not tell which container it is of; give it a number with --as";
+            return Err(Error::refused(Exit::NotEnoughParams, message));
+        }
         None => load.head().ctid.to_string().parse()?,
     };
     let _lock = node.lock(ctid, "restoring")?;
@@ -65,7 +104,7 @@ pub fn rebuild(node: &Node, load: Load, wish: &Wish) -> Result<Rebuilt> {
     let draft = Draft::new(&ve, load.head(), wish)?;
     let ve = Ve { node, ctid, config: draft.config.clone() };
     mount::shut(&ve, &draft.mark.private)?;
-    mount::warn_if_reachable(&ve, &draft.mark.private, Layout::Simfs);
+    mount::warn_if_reachable(&ve, &draft.mark.private, draft.choice.layout);
     check_space(&draft.mark.private, load.totals())?;
     match build(&ve, &draft, load, wish) {
         Ok((head, totals)) => Ok(Rebuilt { ctid, head, totals }),
@@ -77,19 +116,19 @@ pub fn rebuild(node: &Node, load: Load, wish: &Wish) -> Result<Rebuilt> {
 struct Draft {
     file: ConfFile,
     config: Config,
+    choice: Choice,
     mark: Mark,
 }
 
 impl Draft {
     fn new(ve: &Ve<'_>, head: &Head, wish: &Wish) -> Result<Self> {
-        let moved = ve.ctid.get() != head.ctid;
+        let moved = head.ctid != 0 && ve.ctid.get() != head.ctid;
         let mut file = ConfFile::parse(&head.config);
         let paths = &ve.node.paths;
         for (key, dir) in [("VE_ROOT", "root"), ("VE_PRIVATE", "private")] {
             let default = format!("{}/$VEID", paths.vz().join(dir).display());
             file.set(key, ve.node.global.node(key).unwrap_or(&default))?;
         }
-        file.set("VE_LAYOUT", Layout::Simfs.word())?;
         let name = match &wish.name {
             Some(name) => Some(name.clone()).filter(|name| !name.is_empty()),
             None if moved => None,
@@ -121,8 +160,28 @@ impl Draft {
         let unset = || Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration");
         let private = config.ve_private().ok_or_else(unset)?;
         let had_private = create::check_private(ve.ctid, &private)?;
+        let choice = choose(ve, &config, wish.layout.as_deref().unwrap_or("auto"), &private)?;
+        ve.say(1, &choice.why);
+        file.set("VE_LAYOUT", choice.layout.word())?;
+        let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
         let mark = Mark { private, had_private, had_config: false, name, base: None };
-        Ok(Self { file, config, mark })
+        Ok(Self { file, config, choice, mark })
+    }
+}
+
+/// The layout: what is restored has no template below it.
+fn choose(ve: &Ve<'_>, config: &Config, word: &str, private: &Path) -> Result<Choice> {
+    let bad =
+        |text: String| Error::refused(Exit::InvalidValue, format!("Bad parameter for --layout: {text}"));
+    match word.parse::<layout::Wish>().map_err(|error| bad(error.to_string()))? {
+        layout::Wish::Only(Layout::Overlay) => Err(bad("a backup has no template for an overlay".to_owned())),
+        layout::Wish::Auto => match disk::choose(ve, config, layout::Wish::Only(Layout::Simfs), private) {
+            Err(Error::Refused { .. } | Error::Layout(_)) => {
+                disk::choose(ve, config, layout::Wish::Only(Layout::Ploop), private)
+            }
+            chosen => chosen,
+        },
+        wish => disk::choose(ve, config, wish, private),
     }
 }
 
@@ -157,7 +216,7 @@ fn check_space(private: &Path, totals: Option<&Totals>) -> Result<()> {
     Err(Error::refused(Exit::FsNoDiskSpace, text))
 }
 
-fn build(ve: &Ve<'_>, draft: &Draft, load: Load, wish: &Wish) -> Result<(Head, Totals)> {
+fn build(ve: &Ve<'_>, draft: &Draft, load: Source, wish: &Wish) -> Result<(Head, Totals)> {
     let mark = &draft.mark;
     mark.save(&ve.node.paths, ve.ctid)?;
     fault::point("vzrestore.marked");
@@ -174,10 +233,25 @@ fn build(ve: &Ve<'_>, draft: &Draft, load: Load, wish: &Wish) -> Result<(Head, T
     }
     let temp = mark.temp();
     discard(ve, &temp)?;
-    create_dir(&temp)?;
+    let blanks = disk::blanks(ve);
+    let empty = Empty { area: &temp, base: None, image: draft.choice.image, blanks: &blanks };
+    layout::prepare(draft.choice.layout, &empty)?;
     ve.say(0, &format!("Restoring container private area ({})", mark.private.display()));
     let label = format!("Restoring container {}", ve.ctid);
-    let done = load.into(&temp, &mut |done| (ve.node.progress)(&label, done.done, done.total))?;
+    let progress = &mut |done, total| (ve.node.progress)(&label, done, total);
+    let done = match draft.choice.layout {
+        Layout::Simfs => load.into(&temp, progress)?,
+        layout => {
+            let tree = layout::mount_hidden(layout, &temp, &ve.node.bases())?;
+            // The dot: a name that may not be a symlink, as the one in /proc is.
+            let done = load.into(Path::new(&format!("{}/.", tree.proc_path())), progress);
+            let done = done.map_err(|error| if is_full(&temp) { full(&temp, error) } else { error })?;
+            drop(tree);
+            let synced = fs::File::open(&temp).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+            synced.doing(Exit::FsNewVePrvt, || format!("cannot sync {}", temp.display()))?;
+            done
+        }
+    };
     fault::point("vzrestore.filled");
     let scripts = if wish.scripts { install_scripts(ve, &done.0)? } else { Vec::new() };
     if !wish.scripts && !done.0.scripts.is_empty() {
@@ -203,6 +277,16 @@ fn build(ve: &Ve<'_>, draft: &Draft, load: Load, wish: &Wish) -> Result<(Head, T
     create::remove_retired(ve);
     creating::remove(ve)?;
     Ok(done)
+}
+
+/// An image on a full disk tells nobody but the kernel's log why its blocks cannot be written.
+fn is_full(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < 64 << 10)
+}
+
+fn full(dir: &Path, error: Error) -> Error {
+    let text = format!("Insufficient disk space in {}: {}", dir.display(), crate::describe(&error));
+    Error::refused(Exit::FsNoDiskSpace, text)
 }
 
 fn install_scripts(ve: &Ve<'_>, head: &Head) -> Result<Vec<PathBuf>> {

@@ -72,7 +72,7 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
     }
     let _reading = reading::hold(ve)?;
     let private = ve.existing_private()?;
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().cast_signed());
+    let created = now();
     let (to, from) = target(ve, options, created)?;
     let base = base(ve, &to, from)?;
     if let Some(base) = &base {
@@ -111,13 +111,21 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
 
 /// The file to write: as asked for, else what an interrupted backup has left, else a new one.
 fn target(ve: &Ve<'_>, options: &Options, created: i64) -> Result<(Location, From)> {
-    let name = backup::file_name(ve.ctid.get(), created);
-    let new = match &options.to {
+    let mut name = backup::file_name(ve.ctid.get(), created);
+    let mut new = match &options.to {
         To::File(file) => return Ok((file.clone(), options.from.clone())),
         To::Beside(other) => other.beside(&name),
-        To::Usual => Location::File(usual(ve)?.join(name)),
+        To::Usual => Location::File(usual(ve)?.join(&name)),
     };
     let found = list(ve, &new)?;
+    // Two backups in one second.
+    for later in created + 1.. {
+        if !found.iter().any(|found| found.file == name) {
+            break;
+        }
+        name = backup::file_name(ve.ctid.get(), later);
+        new = new.beside(&name);
+    }
     let Some((file, part)) = found.iter().rev().find_map(|found| Some((found.part_of()?, found))) else {
         return Ok((new, options.from.clone()));
     };
@@ -132,8 +140,13 @@ fn target(ve: &Ve<'_>, options: &Options, created: i64) -> Result<(Location, Fro
     Ok((file, from))
 }
 
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().cast_signed())
+}
+
 /// BACKUP_DIR, made if it is missing: for root alone, since everything of a VE is in it.
-fn usual(ve: &Ve<'_>) -> Result<PathBuf> {
+pub(super) fn usual(ve: &Ve<'_>) -> Result<PathBuf> {
     let dir = ve.node.global.backup_dir();
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.doing(Exit::CantCreateDir, || format!("cannot create {}", dir.display()))?;

@@ -1,5 +1,6 @@
-//! vzbackup and vzrestore: words in, words out; what they do is [`ve::backup`].
+//! vzbackup, vzdump and vzrestore: words in, words out; what they do is [`ve::backup`].
 
+mod dump;
 mod restore;
 mod save;
 mod show;
@@ -69,6 +70,11 @@ struct Front<'a> {
 /// Runs vzbackup; `words` begin with the program's name.
 pub fn save(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
     run(words::save(), words, paths, save::run)
+}
+
+/// Runs vzdump; `words` begin with the program's name.
+pub fn dump(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
+    run(words::dump(), words, paths, dump::run)
 }
 
 /// Runs vzrestore; `words` begin with the program's name.

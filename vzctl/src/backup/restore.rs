@@ -4,9 +4,9 @@ use std::io::{BufWriter, Write as _};
 use std::time::Instant;
 
 use serde_json::json;
-use templates::backup::Load;
+use templates::backup::{Fault, Load, Location};
 use ve::Node;
-use ve::backup::Wish;
+use ve::backup::{Dump, Source, Wish};
 
 use super::{Failure, Front, location, show};
 
@@ -16,22 +16,33 @@ pub(super) fn run(front: &Front<'_>, node: &Node) -> Result<(), Failure> {
     let mut bases = Vec::new();
     for word in words {
         bases.push(match location(word)? {
-            templates::backup::Location::File(path) if path.is_dir() => {
-                templates::backup::Location::File(path.join("x"))
-            }
+            Location::File(path) if path.is_dir() => Location::File(path.join("x")),
             other => other,
         });
     }
     // Those of a pipe are most likely in their usual place.
-    bases.push(templates::backup::Location::File(node.global.backup_dir().join("x")));
-    let load = Load::open(&from, bases)?;
+    bases.push(Location::File(node.global.backup_dir().join("x")));
+    let source = match (Load::open(&from, bases), &from) {
+        (Err(error), Location::File(path)) if matches!(error.fault(), Fault::NotOurs) => {
+            if front.flag("list") || front.flag("check") {
+                let text = format!("{from} is no backup; if it is a tar archive, tar(1) lists and checks it");
+                return Err(Failure::new(vzconf::Exit::InvalidValue, text));
+            }
+            let dump = Dump::open(path).map_err(|why| Failure {
+                text: format!("{error}, and no archive of vzdump: {}", ve::describe(&why)),
+                ..Failure::from(why)
+            })?;
+            return restore(front, node, Source::Dump(Box::new(dump)));
+        }
+        (load, _) => load?,
+    };
     if front.flag("list") {
-        return list(front, load);
+        return list(front, source);
     }
     let begun = Instant::now();
     if front.flag("check") {
-        let (head, label) = (load.head().clone(), format!("Checking {from}"));
-        let totals = load.check(&mut |done| (node.progress)(&label, done.done, done.total))?;
+        let (head, label) = (source.head().clone(), format!("Checking {from}"));
+        let totals = source.check(&mut |done| (node.progress)(&label, done.done, done.total))?;
         if front.json {
             front.print_json(&show::backup_json(&head, &totals, begun.elapsed().as_secs_f64()));
         } else {
@@ -41,12 +52,18 @@ pub(super) fn run(front: &Front<'_>, node: &Node) -> Result<(), Failure> {
         }
         return Ok(());
     }
+    restore(front, node, Source::Backup(Box::new(source)))
+}
+
+fn restore(front: &Front<'_>, node: &Node, source: Source) -> Result<(), Failure> {
+    let begun = Instant::now();
     let wish = Wish {
         ctid: front.text("as").map(str::parse).transpose()?,
         name: front.text("name").map(str::to_owned),
+        layout: front.text("layout").map(str::to_owned),
         scripts: front.flag("scripts"),
     };
-    let rebuilt = ve::backup::rebuild(node, load, &wish)?;
+    let rebuilt = ve::backup::rebuild(node, source, &wish)?;
     let seconds = begun.elapsed().as_secs_f64();
     if front.json {
         let mut object = show::backup_json(&rebuilt.head, &rebuilt.totals, seconds);

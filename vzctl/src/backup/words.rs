@@ -1,4 +1,4 @@
-//! The command lines of vzbackup and vzrestore.
+//! The command lines of vzbackup, vzdump and vzrestore.
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
@@ -61,18 +61,41 @@ pub(super) fn save() -> Command {
     ))
 }
 
+/// vzdump's.
+pub(super) fn dump() -> Command {
+    let command = Command::new("vzdump")
+        .about("Write a container, running or not, as a tar archive")
+        .arg(Arg::new("ctid").value_name("CTID|NAME").required(true).help("Container"))
+        .arg(option(
+            "to",
+            "WHERE",
+            "File, directory, or - for standard output [default: a new file in BACKUP_DIR]",
+        ))
+        .arg(
+            option("compress", "HOW", "How to compress [default: by the file's name, else zst]")
+                .value_parser(["zst", "gz", "xz", "none"]),
+        );
+    common(command).after_help(format!(
+        "Examples:\n  vzdump 101\n  vzdump web --to /mnt/usb/web.tar.gz\n  \
+         vzdump 101 --to - --compress none | tar -tf - | less\n  \
+         vzrestore vzdump-openvz-101-2026_11_28-03_00_00.tar.zst\n\n{CODES}"
+    ))
+}
+
 /// vzrestore's.
 pub(super) fn restore() -> Command {
     let command = Command::new("vzrestore")
         .about("Make a container from a backup")
-        .arg(
-            Arg::new("from")
-                .value_name("FILE|-|ssh://...")
-                .required(true)
-                .help("Backup: a file, - for standard input, or ssh://[USER@]HOST[:PORT]/PATH"),
-        )
+        .arg(Arg::new("from").value_name("FILE|-|ssh://...").required(true).help(
+            "Backup, or archive of vzdump: a file, - for standard input, or ssh://[USER@]HOST[:PORT]/PATH",
+        ))
         .arg(option("as", "CTID", "Number of the new container [default: the one it had]"))
         .arg(option("name", "NAME", "Its name [default: the one it had, but none for a new number]"))
+        .arg(option(
+            "layout",
+            "LAYOUT",
+            "simfs or ploop [default: simfs where that can keep its disk limits]",
+        ))
         .arg(
             option("base", "WHERE", "Where to look for the backups it goes on from [default: beside it]")
                 .action(ArgAction::Append),
@@ -94,6 +117,7 @@ mod tests {
     #[test]
     fn the_grammars_are_sound() {
         super::save().debug_assert();
+        super::dump().debug_assert();
         super::restore().debug_assert();
     }
 }

@@ -122,9 +122,18 @@ const VZBACKUP: Options = &[
     ("--json", "what was done as JSON"),
     ("--help", "help"),
 ];
+const VZDUMP: Options = &[
+    ("--to", "file, directory, or - for standard output"),
+    ("--compress", "zst, gz, xz or none"),
+    ("--quiet", "nothing but errors"),
+    ("--verbose", "more"),
+    ("--json", "what was done as JSON"),
+    ("--help", "help"),
+];
 const VZRESTORE: Options = &[
     ("--as", "number of the new container"),
     ("--name", "name of the new container"),
+    ("--layout", "simfs or ploop"),
     ("--base", "where the backups are that it goes on from"),
     ("--scripts", "install its action scripts too"),
     ("--check", "verify all of it, and write nothing"),
@@ -157,18 +166,7 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
             _ if dashed => listed(VZTOP),
             _ => Proposal::Words(containers(sources, Containers::Running)),
         },
-        "vzbackup" => match before.last() {
-            Some(&("--to" | "--base")) => Proposal::Paths,
-            Some(&"--level") => nothing(),
-            _ if dashed => listed(VZBACKUP),
-            _ => Proposal::Words(containers(sources, Containers::Any)),
-        },
-        "vzrestore" => match before.last() {
-            Some(&"--as") => Proposal::Words(containers(sources, Containers::New)),
-            Some(&"--name") => nothing(),
-            _ if dashed => listed(VZRESTORE),
-            _ => Proposal::Paths,
-        },
+        "vzbackup" | "vzdump" | "vzrestore" => backup(sources, program, before.last().copied(), dashed),
         "vzimport" => import(before.last().copied(), current),
         "vzmetrics" if matches!(before.last(), Some(&("-o" | "--output"))) => Proposal::Paths,
         "vzmetrics" => listed(VZMETRICS),
@@ -226,6 +224,24 @@ fn import(last: Option<&str>, current: &str) -> Proposal {
         Some("--name" | "--shift") => words(&[]),
         _ if current.starts_with('-') => words(VZIMPORT),
         _ => Proposal::Paths,
+    }
+}
+
+fn backup(sources: &Sources, program: &str, last: Option<&str>, dashed: bool) -> Proposal {
+    let words = |words: Options| {
+        Proposal::Words(words.iter().map(|(word, about)| Candidate::new(*word, *about)).collect())
+    };
+    match (program, last) {
+        (_, Some("--to" | "--base")) => Proposal::Paths,
+        (_, Some("--level" | "--name")) => words(&[]),
+        (_, Some("--as")) => Proposal::Words(containers(sources, Containers::New)),
+        (_, Some("--layout")) => words(&[("simfs", "a plain directory"), ("ploop", "an image")]),
+        (_, Some("--compress")) => words(&[("zst", "zstd"), ("gz", "gzip"), ("xz", "xz"), ("none", "plain")]),
+        ("vzbackup", _) if dashed => words(VZBACKUP),
+        ("vzdump", _) if dashed => words(VZDUMP),
+        (_, _) if dashed => words(VZRESTORE),
+        ("vzrestore", _) => Proposal::Paths,
+        _ => Proposal::Words(containers(sources, Containers::Any)),
     }
 }
 

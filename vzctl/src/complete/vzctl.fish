@@ -13,6 +13,6 @@ function __vzctl_complete
     end
 end
 
-for program in vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzstat vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport
+for program in vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzstat vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport vzdump
     complete -c $program -f -a '(__vzctl_complete)'
 end

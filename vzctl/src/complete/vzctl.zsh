@@ -1,4 +1,4 @@
-#compdef vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzstat vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport
+#compdef vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzstat vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport vzdump
 # zsh completion for vzctl, vzlist, vztmpl and the tools that check the node.
 # Made by: vzctl completion zsh >/usr/local/share/zsh/site-functions/_vzctl
 
@@ -31,5 +31,5 @@ _vzctl() {
 if [[ ${funcstack[1]-} == _vzctl ]]; then
     _vzctl "$@"
 else
-    compdef _vzctl vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzstat vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport
+    compdef _vzctl vzctl vzlist vztmpl vzubc vzcalc vzmemcheck vzcpucheck vzoversell vzpid vznnc vzcfgvalidate vzsplit vzcfgscale vztop vzstat vzmetrics vzbackup vzrestore vzquota vzmigrate vzimport vzdump
 fi
