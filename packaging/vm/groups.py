@@ -18,6 +18,11 @@ ALIKE = ("unit tests of beancounters: text::", "unit tests of templates: archive
          "unit tests of templates: build::", "unit tests of templates: removal::", "unit tests of templates: layout::remove::",
          "templates: every_compression", "exec: fifty_megabytes", "supervisor: what_an_open_costs", "told", "refusals",
          "scripts", "faults: heavy::create", "faults: heavy::destroy")
+# What has not been seen to pass on these kernels yet: for a full run, which is where that is found out.
+UNTRIED = ("layouts on btrfs", "snapshots", "clones", "backups", "oci", "import", "migrate", "checkpoint", "convert", "images", "btrfs",
+           "unit tests of templates: snapshot::", "unit tests of templates: mirror::", "unit tests of templates: changes::",
+           "unit tests of templates: backup::", "unit tests of templates: replica::", "unit tests of templates: image::",
+           "unit tests of templates: oci::", "unit tests of vzsys: fanotify::", "unit tests of vzsys: block::")
 # Those that use the whole machine: what they mount shows in the nodes of others.
 ALONE = ("unified: the_systemd", "module: ")
 # Of the distributions, those whose templates the machine is given.
@@ -53,6 +58,8 @@ class Test:
 
     def in_short_run(self, first_kernel):
         """Whether it is part of one on this kernel."""
+        if self.title.startswith(UNTRIED):
+            return False
         return self.essential or (first_kernel and not self.title.startswith(ALIKE))
 
     @property
