@@ -253,6 +253,8 @@ fn undo(ve: &Ve<'_>, mark: &Mark) -> Vec<String> {
 /// What could not be removed or saved.
 pub fn mend(ve: &Ve<'_>) -> Result<bool> {
     let Some(mark) = Mark::load(ve)? else { return Ok(false) };
+    // The killed one had it, and left its file.
+    let _nobody_reads = crate::backup::alone(ve).ok();
     let committed =
         mark.made.is_some() && fs::symlink_metadata(&mark.private).ok().map(|m| m.ino()) == mark.made;
     if committed {

@@ -72,7 +72,8 @@ pub fn compact(ve: &Ve<'_>) -> Result<()> {
 }
 
 /// Whether a VE's files lie in an image, whose size is DISKSPACE.
-pub(crate) fn has_image(ve: &Ve<'_>) -> bool {
+#[must_use]
+pub fn has_image(ve: &Ve<'_>) -> bool {
     let Ok(private) = ve.existing_private() else { return false };
     ve.layout(&private).and_then(|kind| Ok(layout::image(kind, &private)?)).is_ok_and(|image| image.is_some())
 }

@@ -168,9 +168,22 @@ fn apply(
         return Ok(());
     }
     talk.complain(&format!("CT {ctid} is running, apply parameters"));
-    let changes = Changes::from_options(Verb::Set, &scaled.options)?;
+    let changes = Changes::from_options(Verb::Set, &now(&ve, scaled, talk))?;
     ve::set::set(&mut ve, &changes)?;
     Ok(())
+}
+
+/// What of it a running VE takes at once. An image gets another size for good and by a verb of its own, not as a side
+/// effect of a sample that is only shown.
+fn now(ve: &ve::Ve<'_>, scaled: &Scaled, talk: &mut Talk<'_>) -> Vec<(&'static str, String)> {
+    let of_disk = |option: &str| matches!(option, "diskspace" | "diskinodes");
+    let mut options = scaled.options.clone();
+    if options.iter().any(|(option, _)| of_disk(option)) && ve::disk::has_image(ve) {
+        options.retain(|(option, _)| !of_disk(option));
+        let verb = format!("vzctl set {} --diskspace SIZE --save", ve.ctid);
+        talk.complain(&format!("Warning: the disk of CT {} is an image and keeps its size; see {verb}", ve.ctid));
+    }
+    options
 }
 
 /// Writes the output file. An older one stays beside it, as the file that it was.
