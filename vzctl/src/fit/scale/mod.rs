@@ -181,7 +181,10 @@ fn now(ve: &ve::Ve<'_>, scaled: &Scaled, talk: &mut Talk<'_>) -> Vec<(&'static s
     if options.iter().any(|(option, _)| of_disk(option)) && ve::disk::has_image(ve) {
         options.retain(|(option, _)| !of_disk(option));
         let verb = format!("vzctl set {} --diskspace SIZE --save", ve.ctid);
-        talk.complain(&format!("Warning: the disk of CT {} is an image and keeps its size; see {verb}", ve.ctid));
+        talk.complain(&format!(
+            "Warning: the disk of CT {} is an image and keeps its size; see {verb}",
+            ve.ctid
+        ));
     }
     options
 }
