@@ -29,9 +29,9 @@ fn set_line(ve: &Ve<'_>, key: &str, line: &str) {
 fn the_command_line() {
     on_node(|node| {
         ends(node.vzctl(&["--version"]), 0, "vzctl version ");
-        ends(node.vzctl(&["suspend", "101"]), 5, "vzctl suspend is not available in this version");
-        ends(node.vzctl(&["help", "resume"]), 5, "vzctl resume is not available in this version")
-            .says("NOT AVAILABLE YET");
+        for verb in ["suspend", "resume", "snapshot", "convert"] {
+            ends(node.vzctl(&[verb, "101"]), 14, "Container config file does not exist\n").says("vzlist -a");
+        }
         ends(node.vzctl(&[]), 20, "Usage: vzctl");
         ends(node.vzctl(&["sart", "1"]), 20, "Bad command: sart\nDid you mean: vzctl start?\n");
         ends(node.vzctl(&["start", "1", "--frob"]), 20, "unrecognized option '--frob'");
