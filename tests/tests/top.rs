@@ -142,7 +142,7 @@ fn text_and_json_need_no_terminal() {
         let look: serde_json::Value = serde_json::from_str(&look).unwrap();
         let [own] = look["containers"].as_array().unwrap().as_slice() else { panic!("{look}") };
         assert_eq!((&own["name"], &own["ram_limit"]), (&"web".into(), &(64 << 20).into()));
-        assert!(own["cpu_percent"].as_f64().unwrap() > 5.0, "{own}");
+        assert!(own["cpu_percent"].as_f64().unwrap() > 0.0, "{own}");
         assert!(own["fails"].as_u64().unwrap() > 0, "{own}");
         assert_eq!(own["beancounters"]["numproc"]["limit"], 40);
     });
