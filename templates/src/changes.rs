@@ -26,6 +26,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use vzsys::fanotify::{Event, Group, Place, mask};
 use vzsys::{Call, SysError};
 
@@ -126,8 +127,23 @@ impl Watch {
     /// Where a directory is now, if below the tree.
     fn find(&self, place: &Place) -> vzsys::Result<Option<PathBuf>> {
         let Some(dir) = place.open(self.top.as_fd())? else { return Ok(None) };
-        let path = path_of(&dir)?;
-        Ok(path.strip_prefix(&self.prefix).ok().map(Path::to_owned))
+        match path_of(&dir) {
+            // Too deep to be named; whoever made it elsewhere is not to disturb us.
+            Err(error) if error.errno() == Errno::NAMETOOLONG && !self.is_above(dir)? => Ok(None),
+            path => Ok(path?.strip_prefix(&self.prefix).ok().map(Path::to_owned)),
+        }
+    }
+
+    /// Whether the tree holds a directory whose path is too long, by the first one above it whose path is not.
+    fn is_above(&self, mut dir: OwnedFd) -> vzsys::Result<bool> {
+        loop {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            dir = openat(&dir, "..", flags, Mode::empty()).call("openat", || "..")?;
+            match path_of(&dir) {
+                Err(error) if error.errno() == Errno::NAMETOOLONG => {}
+                path => return Ok(path?.starts_with(&self.prefix)),
+            }
+        }
     }
 }
 
