@@ -9,7 +9,8 @@ use ve::Node;
 use ve::backup::DumpTo;
 use vzconf::Exit;
 
-use super::{Failure, Front, show};
+use super::{Front, show};
+use crate::report::Failure;
 
 pub(super) fn run(front: &Front<'_>, node: &Node) -> Result<(), Failure> {
     let ctid = node.find(front.text("ctid").unwrap_or_default())?;

@@ -6,7 +6,6 @@ mod save;
 mod show;
 mod words;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::rc::Rc;
 
@@ -15,40 +14,11 @@ use templates::backup::{BackupError, Location};
 use ve::Node;
 use vzconf::{Exit, Paths};
 
-use crate::cli::Flags;
-use crate::report::Report;
-
-/// How a command ends that does not succeed.
-struct Failure {
-    exit: Exit,
-    text: String,
-    hint: Option<String>,
-}
-
-impl Failure {
-    fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self { exit, text: text.into(), hint: None }
-    }
-
-    fn of(exit: Exit, error: &dyn Error) -> Self {
-        Self::new(exit, ve::describe(error))
-    }
-}
-
-impl From<ve::Error> for Failure {
-    fn from(error: ve::Error) -> Self {
-        Self { hint: error.hint().map(str::to_owned), ..Self::of(error.exit(), &error) }
-    }
-}
+use crate::cli::{self, Flags};
+use crate::report::{Failure, Report};
 
 impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
-        Self::of(error.exit(), &error)
-    }
-}
-
-impl From<vzconf::Error> for Failure {
-    fn from(error: vzconf::Error) -> Self {
         Self::of(error.exit(), &error)
     }
 }
@@ -88,13 +58,9 @@ fn run(
     paths: &Paths,
     work: fn(&Front<'_>, &Node) -> Result<(), Failure>,
 ) -> Exit {
-    let matches = match command.try_get_matches_from(words) {
+    let matches = match cli::matches(command, words) {
         Ok(matches) => matches,
-        Err(error) => {
-            // A closed pipe is the reader's choice.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::InvalidSyntax } else { Exit::Ok };
-        }
+        Err(exit) => return exit,
     };
     if matches.try_get_one::<bool>("serve").ok().flatten() == Some(&true) {
         return match templates::backup::serve() {
@@ -112,25 +78,13 @@ fn run(
     let done = front.node(paths).and_then(|node| work(&front, &node));
     match done {
         Ok(()) => Exit::Ok,
-        Err(failure) => front.complain(&failure),
+        Err(failure) => front.report.fail(&failure),
     }
 }
 
 impl Front<'_> {
     fn node(&self, paths: &Paths) -> Result<Node, Failure> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Failure::new(Exit::NoAccess, "it must be run by root"));
-        }
-        let (report, voice, json) = (Rc::clone(&self.report), self.voice, self.json);
-        let say = move |level: i32, text: &str| match (level, voice, json) {
-            (..0, ..) | (_, Voice::Out, false) => report.line(level, text),
-            // What is for people does not get between what is for programs.
-            _ => report.aside(level, text),
-        };
-        let mut node = Node::open(paths.clone(), Box::new(say))?;
-        node.progress = crate::run::progress(&self.report);
-        self.report.configure(&node.global);
-        Ok(node)
+        crate::run::node(&self.report, paths, self.voice == Voice::Err || self.json)
     }
 
     fn text(&self, id: &str) -> Option<&str> {
@@ -150,17 +104,6 @@ impl Front<'_> {
 
     fn print_json(&self, value: &serde_json::Value) {
         self.print(&format!("{value:#}\n"));
-    }
-
-    fn complain(&self, failure: &Failure) -> Exit {
-        // Errors begin with a small letter; a capital one begins a sentence that is an interface itself.
-        let text = &failure.text;
-        let kind = if text.starts_with(char::is_uppercase) { "" } else { "Error: " };
-        self.report.line(-1, &format!("{kind}{text}"));
-        if let Some(hint) = &failure.hint {
-            self.report.hint(hint);
-        }
-        failure.exit
     }
 }
 

@@ -8,7 +8,8 @@ use templates::backup::{Fault, Load, Location};
 use ve::Node;
 use ve::backup::{Dump, Source, Wish};
 
-use super::{Failure, Front, location, show};
+use super::{Front, location, show};
+use crate::report::Failure;
 
 pub(super) fn run(front: &Front<'_>, node: &Node) -> Result<(), Failure> {
     let from = location(front.text("from").unwrap_or_default())?;

@@ -8,7 +8,8 @@ use ve::Node;
 use ve::backup::{From, Made, Options, To};
 use vzconf::Exit;
 
-use super::{Failure, Front, location, show};
+use super::{Front, location, show};
+use crate::report::Failure;
 
 pub(super) fn run(front: &Front<'_>, node: &Node) -> Result<(), Failure> {
     let to = match front.text("to") {

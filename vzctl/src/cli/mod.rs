@@ -18,6 +18,11 @@ mod snapshots;
 mod verb;
 mod word;
 
+use std::ffi::OsString;
+
+use clap::{ArgMatches, Command};
+use vzconf::Exit;
+
 pub use self::error::UsageError;
 pub use self::help::{HelpText, usage, verb_help, verb_words, version_line};
 pub use self::request::{CtWord, Flags, Invocation, Request, parse};
@@ -29,3 +34,16 @@ pub(crate) use self::word::{Containers, PLAIN, WORDS, Word};
 
 /// The version `vzctl` tells: clients want three numbers, at least 3.0.23.
 pub const VERSION: &str = "5.0.0";
+
+/// The words of a program other than vzctl, which begin with its name. Help, or what is wrong with them, has been
+/// printed when there is an exit code instead.
+pub(crate) fn matches(
+    command: Command,
+    words: impl IntoIterator<Item = OsString>,
+) -> Result<ArgMatches, Exit> {
+    command.try_get_matches_from(words).map_err(|error| {
+        // A closed pipe is the reader's choice.
+        let _ = error.print();
+        if error.use_stderr() { Exit::InvalidSyntax } else { Exit::Ok }
+    })
+}

@@ -9,7 +9,6 @@ mod origin;
 mod show;
 mod words;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::path::Path;
 use std::rc::Rc;
@@ -20,7 +19,7 @@ use templates::build::{BuildError, Event};
 use templates::cache::Cache;
 use templates::foreign;
 use ve::create::{self, Brought};
-use ve::{Node, creating};
+use ve::creating;
 use vzconf::change::Changes;
 use vzconf::foreign::{Fate, Foreign, Note};
 use vzconf::params::{self, Verb};
@@ -28,36 +27,9 @@ use vzconf::{Ctid, Exit, Paths};
 use vzsys::fault;
 
 use self::origin::Origin;
-use crate::cli::Flags;
-use crate::report::Report;
-
-/// How a command ends that does not succeed.
-#[derive(Debug)]
-struct Failure {
-    exit: Exit,
-    text: String,
-    hint: Option<String>,
-}
-
-impl Failure {
-    fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self { exit, text: text.into(), hint: None }
-    }
-
-    fn advised(exit: Exit, text: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..Self::new(exit, text) }
-    }
-
-    fn of(exit: Exit, error: &dyn Error) -> Self {
-        Self::new(exit, ve::describe(error))
-    }
-}
-
-impl From<ve::Error> for Failure {
-    fn from(error: ve::Error) -> Self {
-        Self { hint: error.hint().map(str::to_owned), ..Self::of(error.exit(), &error) }
-    }
-}
+use crate::cli::{self, Flags};
+use crate::report::{Failure, Report};
+use crate::run;
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
@@ -65,35 +37,17 @@ impl From<BuildError> for Failure {
     }
 }
 
-impl From<vzconf::Error> for Failure {
-    fn from(error: vzconf::Error) -> Self {
-        Self::of(error.exit(), &error)
-    }
-}
-
 /// Runs vzimport; `words` begin with the program's name. Returns what to exit with.
 pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
-    let options = match words::command().try_get_matches_from(words) {
+    let options = match cli::matches(words::command(), words) {
         Ok(options) => options,
-        Err(error) => {
-            // A closed pipe is the reader's choice.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::InvalidSyntax } else { Exit::Ok };
-        }
+        Err(exit) => return exit,
     };
     let verbose = options.get_flag("verbose").then_some(1);
     let report = Report::new(Flags { quiet: options.get_flag("quiet"), verbose, ..Flags::default() });
     match import(&options, &report, paths) {
         Ok(()) => Exit::Ok,
-        Err(failure) => {
-            // A capital letter begins a sentence that is an interface itself.
-            let kind = if failure.text.starts_with(char::is_uppercase) { "" } else { "Error: " };
-            report.line(-1, &format!("{kind}{}", failure.text));
-            if let Some(hint) = &failure.hint {
-                report.hint(hint);
-            }
-            failure.exit
-        }
+        Err(failure) => report.fail(&failure),
     }
 }
 
@@ -107,11 +61,8 @@ struct Outcome<'a> {
 }
 
 fn import(options: &ArgMatches, report: &Rc<Report>, paths: &Paths) -> Result<(), Failure> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(Exit::NoAccess, "it must be run by root"));
-    }
     let json = options.get_flag("json");
-    let node = node(report, paths, json)?;
+    let node = run::node(report, paths, json)?;
     let mut origin = Origin::find(options)?;
     let ctid = ctid(options, &origin)?;
     let mut foreign = origin.read(ctid)?;
@@ -155,19 +106,6 @@ fn import(options: &ArgMatches, report: &Rc<Report>, paths: &Paths) -> Result<()
     drop(gathered);
     show::show(report, json, &Outcome { ctid, origin: &origin, foreign: &foreign, plan: None });
     Ok(())
-}
-
-fn node(report: &Rc<Report>, paths: &Paths, json: bool) -> Result<Node, Failure> {
-    let voice = Rc::clone(report);
-    let say = move |level: i32, text: &str| match (level, json) {
-        (..0, _) | (_, false) => voice.line(level, text),
-        // What is for people does not get between what is for programs.
-        _ => voice.aside(level, text),
-    };
-    let mut node = Node::open(paths.clone(), Box::new(say))?;
-    node.progress = crate::run::progress(report);
-    report.configure(&node.global);
-    Ok(node)
 }
 
 /// The number that was given, or that it had.

@@ -9,7 +9,7 @@ use templates::foreign::{Files, member};
 use vzconf::foreign::{Foreign, RootHint, lxc, openvz, pct};
 use vzconf::{Ctid, Exit};
 
-use super::Failure;
+use crate::report::Failure;
 
 /// No configuration is larger.
 const MOST: u64 = 1 << 20;

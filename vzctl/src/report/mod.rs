@@ -6,6 +6,7 @@
 
 mod bar;
 mod console;
+mod failure;
 mod log;
 mod sentence;
 pub mod snapshots;
@@ -20,6 +21,7 @@ use vzconf::{Config, Ctid, Exit};
 
 pub use self::bar::Bar;
 use self::console::{Paint, Stream};
+pub(crate) use self::failure::Failure;
 use self::log::{Log, LogSettings};
 pub use self::status::status_json;
 pub(crate) use self::verdict::{verdict, verdict_json};
@@ -167,9 +169,7 @@ impl Report {
                     None => self.line(1, &chain),
                 }
             }
-            // Errors begin with a small letter; a capital one begins a sentence that is an interface itself.
-            None if chain.starts_with(char::is_uppercase) => self.line(-1, &chain),
-            None => self.line(-1, &format!("Error: {chain}")),
+            None => self.error(&chain),
         }
         if matches!(verb, Verb::Create(_)) {
             self.line(-1, "Creation of container private area failed");

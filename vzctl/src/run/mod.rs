@@ -16,7 +16,7 @@ use vzconf::{Ctid, Exit, Lock, Paths};
 
 use crate::cli::{self, CtWord, Invocation, Request, Verb};
 use crate::complete::{Sources, answer};
-use crate::report::{Bar, Report};
+use crate::report::{Bar, Failure, Report};
 
 /// What a monitor executes when its VE has ended: not for people.
 const ENDED: &str = "__ended";
@@ -139,6 +139,22 @@ fn unknown(error: Error) -> Error {
         },
         _ => error,
     }
+}
+
+/// The node, for a program of root's that speaks through a report. With `aside`, what is for people does not get between
+/// what is for programs on standard output.
+pub(crate) fn node(report: &Rc<Report>, paths: &Paths, aside: bool) -> Result<Node, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(Exit::NoAccess, "it must be run by root"));
+    }
+    let voice = Rc::clone(report);
+    let say = move |level: i32, text: &str| {
+        if level < 0 || !aside { voice.line(level, text) } else { voice.aside(level, text) }
+    };
+    let mut node = Node::open(paths.clone(), Box::new(say))?;
+    node.progress = progress(report);
+    report.configure(&node.global);
+    Ok(node)
 }
 
 /// A bar for each thing that takes long, gone when the next one begins.

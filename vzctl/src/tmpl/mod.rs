@@ -17,6 +17,7 @@ use templates::cache::{Cache, CacheError, Force, Template};
 use vzconf::{Config, Exit, Paths};
 
 use self::progress::Bar;
+use crate::{check, cli};
 
 /// How a command ends that does not succeed.
 #[derive(Debug)]
@@ -59,13 +60,9 @@ impl From<vzconf::Error> for Failure {
 
 /// Runs vztmpl; `words` begin with the program's name. Prints, and returns what to exit with.
 pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
-    let matches = match words::command().try_get_matches_from(words) {
+    let matches = match cli::matches(words::command(), words) {
         Ok(matches) => matches,
-        Err(error) => {
-            // A closed pipe is the reader's choice.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::InvalidSyntax } else { Exit::Ok };
-        }
+        Err(exit) => return exit,
     };
     let Some((verb, options)) = matches.subcommand() else { return Exit::InvalidSyntax };
     let mut front = match Front::new(paths, options) {
@@ -79,14 +76,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
 }
 
 fn complain(failure: &Failure) -> Exit {
-    let safe: String =
-        failure.text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
-    // Errors begin with a small letter; a capital one begins a sentence that is an interface itself.
-    if safe.starts_with(char::is_uppercase) {
-        eprintln!("{safe}")
-    } else {
-        eprintln!("Error: {safe}")
-    }
+    check::complain("Error", &failure.text);
     failure.exit
 }
 
