@@ -19,7 +19,7 @@ use vzconf::{Action, ConfFile, Config, Ctid, Exit, Lock, Script, names};
 use crate::error::{Doing, Error, Result};
 use crate::handover::{self, Arrive, Arriving, Epoch, Handover, Part, Then};
 use crate::node::{Node, Ve};
-use crate::{creating, describe, mount, start};
+use crate::{creating, describe, mount, record, start};
 
 /// What a host has to know of a VE before it takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,13 +255,13 @@ fn furnish(node: &Node, ctid: Ctid, arriving: &Arriving, file: &ConfFile, luggag
     let dir = handover::luggage(&node.paths, ctid);
     remove_tree(&dir)?;
     fs::create_dir_all(&dir).doing(Exit::System, || format!("cannot create {}", dir.display()))?;
-    handover::store(&dir.join("conf"), &file.to_bytes())?;
+    record::store(&dir.join("conf"), &file.to_bytes())?;
     for (suffix, text) in &luggage.scripts {
         let known = Action::ALL.into_iter().find(|action| action.suffix() == suffix);
         let action = known.ok_or_else(|| {
             Error::refused(Exit::InvalidValue, format!("'{suffix}' is no action of a script"))
         })?;
-        handover::store(&dir.join(action.suffix()), text)?;
+        record::store(&dir.join(action.suffix()), text)?;
     }
     let ve = node.ve(ctid)?;
     mount::shut(&ve, &arriving.private)?;
@@ -309,7 +309,7 @@ pub fn settle(node: &Node, handover: &Handover) -> Result<()> {
     for action in Action::ALL {
         if let Ok(text) = fs::read(dir.join(action.suffix())) {
             let path = node.paths.action_script(Script::Ve(ctid, action));
-            handover::store(&path, &text)?;
+            record::store(&path, &text)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
                 .doing(Exit::System, || format!("cannot make {} executable", path.display()))?;
         }

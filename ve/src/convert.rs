@@ -23,7 +23,7 @@ use vzsys::{SysError, fault};
 use crate::creating::discard;
 use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
-use crate::{disk, dismantle, snapshot};
+use crate::{disk, dismantle, record, snapshot};
 
 /// How often progress is told, in bytes.
 const TELL: u64 = 4 << 20;
@@ -130,13 +130,14 @@ fn base(ve: &Ve<'_>, old: Option<String>) -> Result<String> {
     let base = cache.base(&template, |done| {
         (ve.node.progress)("Unpacking the template", done.read, done.total);
     })?;
-    // Held by the note from here on.
-    cache.add_ref(&base.id, ve.ctid)?;
     Ok(base.id)
 }
 
 fn build(ve: &Ve<'_>, from: Layout, choice: &Choice, mark: &mut Mark) -> Result<()> {
     mark.save(&ve.node.paths, ve.ctid)?;
+    if let Some(base) = mark.new_base.as_ref().filter(|base| mark.old_base.as_ref() != Some(base)) {
+        Cache::open(&mark.templates).add_ref(base, ve.ctid)?;
+    }
     fault::point("convert.marked");
     discard(ve, &mark.beside)?;
     let bases = mark.templates.join("base");
@@ -275,42 +276,16 @@ fn path(paths: &Paths, ctid: Ctid) -> PathBuf {
 }
 
 fn remove(ve: &Ve<'_>) -> Result<()> {
-    let path = path(&ve.node.paths, ve.ctid);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).doing(Exit::System, || format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    record::remove(&path(&ve.node.paths, ve.ctid))
 }
 
 impl Mark {
     fn load(ve: &Ve<'_>) -> Result<Option<Self>> {
-        let path = path(&ve.node.paths, ve.ctid);
-        let what = || format!("cannot read {}", path.display());
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(std::io::Error::other)
-                .doing(Exit::System, what),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).doing(Exit::System, what),
-        }
+        record::read(&path(&ve.node.paths, ve.ctid))
     }
 
     /// On the disk: after the exchange it is all that tells the old area from the new one.
     fn save(&self, paths: &Paths, ctid: Ctid) -> Result<()> {
-        let path = path(paths, ctid);
-        let write = || {
-            let dir = path.parent().unwrap_or(Path::new("/"));
-            fs::create_dir_all(dir)?;
-            let temp = path.with_extension("tmp");
-            let mut file = File::create(&temp)?;
-            std::io::Write::write_all(&mut file, &serde_json::to_vec(self).unwrap_or_default())?;
-            file.sync_all()?;
-            fs::rename(&temp, &path)?;
-            File::open(dir)?.sync_all()
-        };
-        write().doing(Exit::System, || format!("cannot write {}", path.display()))
+        record::write(&path(paths, ctid), self)
     }
 }

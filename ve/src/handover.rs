@@ -8,16 +8,14 @@
 //! The source decides: `Leaving` with stage `Committed` is the point of no return. The destination takes over by
 //! making `owned/ID`, and only after it was told that. docs/migration.md has the whole table.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vzconf::{Ctid, Exit, Paths};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use crate::node::Ve;
+use crate::record::{read, remove, write};
 
 const VERSION: u32 = 1;
 
@@ -269,47 +267,6 @@ pub fn check(ve: &Ve<'_>, force: bool) -> Result<()> {
     Err(Error::advised(Exit::VeStartDisabled, message, hint))
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).doing(Exit::System, || format!("cannot read {}", path.display())),
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => Err(Error::refused(Exit::System, format!("{} is damaged: {error}", path.display()))),
-    }
-}
-
-/// Whole or not at all, and on the disk when this returns.
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let json = serde_json::to_vec_pretty(value).unwrap_or_default();
-    store(path, &json)
-}
-
-/// As a record is written: whole or not at all, and on the disk when this returns.
-pub(crate) fn store(path: &Path, bytes: &[u8]) -> Result<()> {
-    let put = || {
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(parent)?;
-        let mut temp = tempfile::NamedTempFile::new_in(parent)?;
-        temp.write_all(bytes)?;
-        temp.as_file().sync_all()?;
-        temp.persist(path).map_err(|error| error.error)?;
-        File::open(parent)?.sync_all()
-    };
-    put().doing(Exit::System, || format!("cannot write {}", path.display()))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let gone = || match fs::remove_file(path) {
-        Ok(()) => File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    gone().doing(Exit::System, || format!("cannot remove {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +307,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (paths, ctid) = (Paths::under(dir.path()), Ctid::new(101).unwrap());
         leaving(Leave::Copying).save(&paths).unwrap();
-        fs::write(record(&paths, ctid), "{").unwrap();
+        std::fs::write(record(&paths, ctid), "{").unwrap();
         assert!(Handover::load(&paths, ctid).is_err());
     }
 

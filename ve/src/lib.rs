@@ -39,6 +39,7 @@ mod net;
 mod node;
 pub mod obstacles;
 pub mod quota;
+mod record;
 pub mod restore;
 pub mod runscript;
 mod saved;
