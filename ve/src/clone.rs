@@ -22,7 +22,7 @@ use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
 use crate::snapshot::{Place, failed, frozen};
-use crate::{mount, scripts};
+use crate::{handover, mount, scripts};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -63,6 +63,7 @@ pub fn clone(ve: &Ve<'_>, options: &Options) -> Result<()> {
 }
 
 fn from(ve: &Ve<'_>, original: &Ve<'_>, kept: Option<&str>, options: &Options) -> Result<()> {
+    handover::check(ve, true)?;
     if !original.config.exists() {
         let message = format!("Container {} does not exist", original.ctid);
         return Err(Error::refused(Exit::NoVeConfig, message));

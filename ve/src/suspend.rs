@@ -8,7 +8,7 @@ use vzconf::Exit;
 use vzsys::fault;
 
 use crate::checkpoint::{self, After, Held};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use crate::node::Ve;
 use crate::restore::{self, Go};
 use crate::state::State;
@@ -251,9 +251,9 @@ pub(crate) fn resume_at_start(ve: &Ve<'_>) -> Result<bool> {
         Err(error) => {
             ve.say(-1, &format!("WARNING: {}", crate::describe(&error)));
             let aside = dump.with_extension(format!("{}.stale", ve.ctid));
-            criu::remove(&aside).map_err(|source| Error::Criu { source, exit: Exit::System })?;
-            std::fs::rename(&dump, &aside)
-                .doing(Exit::System, || format!("cannot set the dump {} aside", dump.display()))?;
+            let failed = |source| Error::Criu { source, exit: Exit::System };
+            criu::remove(&aside).map_err(failed)?;
+            criu::rename(&dump, &aside).map_err(failed)?;
             ve.say(-1, &format!("It starts from its disk; the dump is now {}", aside.display()));
             Ok(false)
         }

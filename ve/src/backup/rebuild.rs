@@ -19,7 +19,7 @@ use super::dump::Dump;
 use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
 use crate::node::{Node, Ve};
-use crate::{create, disk, mount};
+use crate::{create, disk, handover, mount};
 
 /// What a VE is made from.
 #[derive(Debug)]
@@ -101,6 +101,7 @@ pub fn rebuild(node: &Node, load: Source, wish: &Wish) -> Result<Rebuilt> {
         let hint = format!("Restore it beside that one with --as CTID, or remove it: vzctl destroy {ctid}");
         return Err(Error::advised(Exit::FsPrvtAreaExist, message, hint));
     }
+    handover::check(&ve, true)?;
     let draft = Draft::new(&ve, load.head(), wish)?;
     let ve = Ve { node, ctid, config: draft.config.clone() };
     mount::shut(&ve, &draft.mark.private)?;

@@ -102,8 +102,8 @@ fn put_aside(ve: &Ve<'_>) -> Result<Option<(PathBuf, PathBuf)>> {
     aside.push(".switched");
     let aside = PathBuf::from(aside);
     crate::destroy::remove_dump(&aside)?;
-    fs::rename(&dump, &aside)
-        .doing(Exit::SwitchSnapshot, || format!("cannot put {} aside", dump.display()))?;
+    // For good: the files may be on another disk, and change next.
+    criu::rename(&dump, &aside).map_err(|source| Error::Criu { source, exit: Exit::SwitchSnapshot })?;
     Ok(Some((dump, aside)))
 }
 
