@@ -211,7 +211,7 @@ impl Job<'_> {
         self.cgroup.freeze(Instant::now() + STILL)?;
         fault::point("chkpnt.frozen");
         let images = self.images.as_ref().ok_or_else(gone)?;
-        self.saved = Some(Saved::of(self.ve, self.state, externals, images, &self.program)?);
+        self.saved = Some(Saved::of(self.ve, self.state, externals, images, &self.program, &self.cgroup)?);
         Ok(())
     }
 

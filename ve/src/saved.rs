@@ -65,10 +65,8 @@ impl Saved {
         externals: Externals,
         images: &Images,
         criu: &criu::Program,
+        cgroup: &VeCgroup,
     ) -> Result<Saved> {
-        let hierarchies = Hierarchies::detect()?;
-        let cgroup = VeCgroup::open(&hierarchies, ve.ctid)?
-            .ok_or_else(|| Error::refused(Exit::Chkpnt, "the container's cgroups are gone"))?;
         let base = state.ids.map_or(0, |ids| ids.base);
         save_dev(state.init.pid, base, images)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -79,14 +77,14 @@ impl Saved {
             at: now.map_or(0.0, |now| now.as_secs_f64()),
             criu: criu.version.to_string(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            cgroups: layout_word(hierarchies.layout()).to_owned(),
+            cgroups: layout_word(cgroup.hierarchies().layout()).to_owned(),
             ids: state.ids,
             confinement: state.confinement.clone(),
             stop: state.stop.clone(),
             tells_ready: state.tells_ready,
             uptime: state.uptime().as_secs_f64(),
             externals,
-            branches: Branches::of(&cgroup, base)?,
+            branches: Branches::of(cgroup, base)?,
             record: Record::save(&ve.run_dir()),
         })
     }

@@ -73,8 +73,9 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
     let _reading = reading::hold(ve)?;
     let private = ve.existing_private()?;
     let created = now();
-    let (to, from) = target(ve, options, created)?;
-    let base = base(ve, &to, from)?;
+    let target = target(ve, options, created)?;
+    let base = base(ve, &target)?;
+    let to = target.to;
     if let Some(base) = &base {
         ve.say(1, &format!("Going on from {base}"));
     }
@@ -109,11 +110,21 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
     Ok(Made { to, saved })
 }
 
+/// Where a backup goes and what it goes on from.
+struct Target {
+    to: Location,
+    from: From,
+    /// The backups there, where they were looked at already.
+    found: Option<Vec<Found>>,
+}
+
 /// The file to write: as asked for, else what an interrupted backup has left, else a new one.
-fn target(ve: &Ve<'_>, options: &Options, created: i64) -> Result<(Location, From)> {
+fn target(ve: &Ve<'_>, options: &Options, created: i64) -> Result<Target> {
     let mut name = backup::file_name(ve.ctid.get(), created);
     let mut new = match &options.to {
-        To::File(file) => return Ok((file.clone(), options.from.clone())),
+        To::File(file) => {
+            return Ok(Target { to: file.clone(), from: options.from.clone(), found: None });
+        }
         To::Beside(other) => other.beside(&name),
         To::Usual => Location::File(usual(ve)?.join(&name)),
     };
@@ -127,7 +138,7 @@ fn target(ve: &Ve<'_>, options: &Options, created: i64) -> Result<(Location, Fro
         new = new.beside(&name);
     }
     let Some((file, part)) = found.iter().rev().find_map(|found| Some((found.part_of()?, found))) else {
-        return Ok((new, options.from.clone()));
+        return Ok(Target { to: new, from: options.from.clone(), found: Some(found) });
     };
     // As it was begun, if that can be gone on with.
     let from = match (&options.from, part.head.chain.first()) {
@@ -137,7 +148,7 @@ fn target(ve: &Ve<'_>, options: &Options, created: i64) -> Result<(Location, Fro
     };
     let file = new.beside(file);
     ve.say(0, &format!("Going on with {file}, which was interrupted"));
-    Ok((file, from))
+    Ok(Target { to: file, from, found: Some(found) })
 }
 
 /// Seconds since 1970.
@@ -153,14 +164,16 @@ pub(super) fn usual(ve: &Ve<'_>) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn base(ve: &Ve<'_>, to: &Location, from: From) -> Result<Option<Location>> {
-    match from {
+fn base(ve: &Ve<'_>, target: &Target) -> Result<Option<Location>> {
+    let to = &target.to;
+    match target.from.clone() {
         From::Nothing => Ok(None),
         From::Base(base) => Ok(Some(base)),
         From::Newest if *to == Location::Pipe => Ok(None),
         From::Newest => {
             let most = ve.node.global.backup_chain();
-            let found = list(ve, to)?;
+            let listed = if target.found.is_none() { list(ve, to)? } else { Vec::new() };
+            let found = target.found.as_ref().unwrap_or(&listed);
             let newest = found.iter().rev().find(|found| found.totals.is_some() && found.missing.is_empty());
             let newest = newest.filter(|found| found.head.chain.len() < most);
             Ok(newest.map(|found| to.beside(&found.file)))

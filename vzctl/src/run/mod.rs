@@ -116,13 +116,17 @@ fn warn(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) {
 
 /// The VE is read now that nobody else changes it.
 fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
-    ve::marker::mend(&node.ve(ctid)?)?;
-    if creating::mend(&node.ve(ctid)?)? && matches!(verb, Verb::Destroy) && !node.ve(ctid)?.config.exists() {
-        // What there was of it is gone, as was asked.
-        report.line(0, "Container private area was destroyed");
-        return Ok(0);
+    let mut ve = node.ve(ctid)?;
+    ve::marker::mend(&ve)?;
+    if creating::mend(&ve)? {
+        ve = node.ve(ctid)?;
+        if matches!(verb, Verb::Destroy) && !ve.config.exists() {
+            // What there was of it is gone, as was asked.
+            report.line(0, "Container private area was destroyed");
+            return Ok(0);
+        }
     }
-    convert::mend(&node.ve(ctid)?)?;
+    convert::mend(&ve)?;
     // So do moves to and from other hosts; this one may not have it at all.
     let decides = matches!(verb, Verb::Start(_) | Verb::Stop(_) | Verb::Restart(..) | Verb::Destroy);
     mend::mend(node, ctid, if decides { Wake::No } else { Wake::Yes })?;
