@@ -86,12 +86,11 @@ struct TrimRange {
 pub struct Loop {
     device: File,
     path: PathBuf,
-    direct: bool,
 }
 
 impl Loop {
     /// Makes a device of an open file, read and write, with sectors of `block` bytes (512 to 4096). Its reads and
-    /// writes go around the host's page cache where the file system of the file can do that ([`Loop::direct`]).
+    /// writes go around the host's page cache where the file system of the file can do that.
     ///
     /// # Errors
     /// The errno of the loop driver; `ENOENT`, `ENODEV` or `EPERM` where there are no loop devices.
@@ -106,8 +105,7 @@ impl Loop {
                 Err(Errno::BUSY) => {}
                 done => {
                     done.call("ioctl", || format!("{}, LOOP_CONFIGURE", path.display()))?;
-                    let direct = status(&device).is_ok_and(|info| info.flags & LO_FLAGS_DIRECT_IO != 0);
-                    return Ok(Self { device, path, direct });
+                    return Ok(Self { device, path });
                 }
             }
         }
@@ -131,8 +129,7 @@ impl Loop {
             // Asked of the open device: while it is open it cannot become another file's.
             let Ok(info) = status(&device) else { continue };
             if (info.device, info.inode) == (meta.dev(), meta.ino()) {
-                let direct = info.flags & LO_FLAGS_DIRECT_IO != 0;
-                return Ok(Some(Self { device, path, direct }));
+                return Ok(Some(Self { device, path }));
             }
         }
         Ok(None)
@@ -142,12 +139,6 @@ impl Loop {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Whether the host's page cache is gone around.
-    #[must_use]
-    pub fn direct(&self) -> bool {
-        self.direct
     }
 
     /// Tells the kernel that the file has another size now.

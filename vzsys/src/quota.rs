@@ -81,7 +81,6 @@ pub struct Grace {
 const Q_GETINFO: u32 = 0x80_0005;
 const Q_GETQUOTA: u32 = 0x80_0007;
 const Q_SETQUOTA: u32 = 0x80_0008;
-const Q_GETNEXTQUOTA: u32 = 0x80_0009;
 /// Also of file systems that are not xfs (`fs/quota/quota.c`).
 const Q_XGETQSTAT: u32 = 0x5805;
 
@@ -199,18 +198,6 @@ pub fn get(fs: BorrowedFd<'_>, whose: Whose, id: u32) -> Result<Quota> {
         // xfs has no record of an id without files.
         Err(error) if error.errno() == Errno::NOENT => Ok(Quota::default()),
         done => done.map(|()| Quota::from(&raw)),
-    }
-}
-
-/// The first id from `id` up that has limits or files.
-///
-/// # Errors
-/// The errno of quotactl_fd(2): `ESRCH` when this quota is off.
-pub fn next(fs: BorrowedFd<'_>, whose: Whose, id: u32) -> Result<Option<(u32, Quota)>> {
-    let mut raw = Dqblk::default();
-    match quotactl(fs, "Q_GETNEXTQUOTA", Q_GETNEXTQUOTA, whose, id, &mut raw) {
-        Err(error) if error.errno() == Errno::NOENT => Ok(None),
-        done => done.map(|()| Some((raw.id, Quota::from(&raw)))),
     }
 }
 

@@ -82,13 +82,9 @@ impl Writer {
     /// # Errors
     /// [`ArchiveError`].
     pub fn create(path: &Path, compression: Compression) -> Result<Self, ArchiveError> {
-        let make = || -> std::io::Result<_> {
-            let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-            compression.encoder(file)
-        };
-        let encoder = make().call("open", || path.display().to_string());
-        let encoder = encoder.map_err(|error| Fault::from(error).at(path, None))?;
-        Ok(Self { path: path.to_owned(), out: BufWriter::with_capacity(BUFFER, encoder), due: 0, pad: 0 })
+        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        let file = file.call("open", || path.display().to_string());
+        Self::over(file.map_err(|error| Fault::from(error).at(path, None))?, path, compression)
     }
 
     /// Writes into an open file or pipe, which errors call `name`.

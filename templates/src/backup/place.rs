@@ -10,9 +10,10 @@ use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
-use vzsys::{Call, SysError};
+use vzsys::SysError;
 
 use super::error::Fault;
+use super::head::Head;
 use super::item::{Entry, Kind, path_fits};
 use crate::archive::{may_be_lost, names};
 
@@ -187,7 +188,7 @@ impl Placer {
         }
         self.late.clear();
         self.source = None;
-        let name = [b".vzrestore-".as_slice(), random()?.as_bytes()].concat();
+        let name = [b".vzrestore-".as_slice(), Head::new_id()?.as_bytes()].concat();
         let top = self.open_dir(b"")?;
         let within = names(top.as_fd()).map_err(named("getdents", b"."))?;
         fs::mkdirat(&top, name.as_slice(), Mode::RWXU).map_err(named("mkdirat", &name))?;
@@ -243,12 +244,6 @@ impl Open {
         self.at = end.ok_or_else(|| Fault::hostile(name, "a file that is too long"))?;
         Ok(())
     }
-}
-
-fn random() -> Result<String, Fault> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).call("getrandom", || "16")?;
-    Ok(crate::archive::hex(&bytes))
 }
 
 fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {

@@ -159,7 +159,7 @@ impl Cache {
 /// Unpacks a template as a base; on btrfs as a subvolume, of which snapshots can be made.
 fn unpack(template: &Template, path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), CacheError> {
     let unpack = Unpack::new(&template.path)
-        .needed(template.metadata.as_ref().map(|m| m.unpacked).filter(|bytes| *bytes > 0))
+        .needed(template.unpacked())
         .durability(Durability::Synced)
         .progress(progress);
     let (Some(bases), Some(name)) = (path.parent(), path.file_name()) else {

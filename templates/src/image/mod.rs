@@ -150,7 +150,7 @@ impl Image {
     /// # Errors
     /// [`ImageError::Damaged`] when it cannot be mended, [`ImageError::InUse`], or the call that failed: exit 152.
     pub fn mount(&self) -> Result<Detached, ImageError> {
-        let device = match self.hold(Mounts::Stay)? {
+        let device = match self.hold(Mounts::Stay, ENDED)? {
             Hold::Shared(device) => device,
             Hold::Alone(locked) => {
                 let sectors = self.check(&locked)?.sectors();
@@ -168,18 +168,11 @@ impl Image {
     /// # Errors
     /// [`ImageError::InUse`] when it stays mounted.
     pub fn idle(&self) -> Result<(), ImageError> {
-        let until = Instant::now() + UNMOUNTED;
-        while let Hold::Shared(_device) = self.hold(Mounts::Stay)? {
-            if Instant::now() > until {
-                return Err(ImageError::InUse { path: self.path.clone() });
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ok(())
+        self.hold(Mounts::End, UNMOUNTED).map(drop)
     }
 
     /// Waits until nobody works on the file; a mounted one is shared, unless its mount is only ending.
-    fn hold(&self, mounts: Mounts) -> Result<Hold, ImageError> {
+    fn hold(&self, mounts: Mounts, within: Duration) -> Result<Hold, ImageError> {
         let failed = || ImageError::call(&self.path, Exit::MountImage);
         // Opened anew: a device that we made before may have the lock, as the open file that it was made of.
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -187,7 +180,7 @@ impl Image {
         let again =
             openat(CWD, &again, flags, Mode::empty()).call("open", || self.path.display().to_string());
         let again = again.map(File::from).map_err(failed())?;
-        let until = Instant::now() + ENDED;
+        let until = Instant::now() + within;
         loop {
             match flock(&again, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {

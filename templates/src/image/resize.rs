@@ -15,7 +15,7 @@ use vzsys::block::{self, Loop};
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, fault};
 
-use super::{Hold, Image, ImageError, Mounts, Size, directory, make, mount_device};
+use super::{ENDED, Hold, Image, ImageError, Mounts, Size, directory, make, mount_device};
 use crate::replica::{More, Op, Replica, ReplicaError, Scan, Sink};
 
 /// What came of it.
@@ -80,7 +80,7 @@ impl Image {
         mounts: Mounts,
         tell: &mut dyn FnMut(u64, u64),
     ) -> Result<Resized, ImageError> {
-        let (device, alone) = match self.hold(mounts)? {
+        let (device, alone) = match self.hold(mounts, ENDED)? {
             Hold::Shared(device) => (device, false),
             Hold::Alone(locked) => {
                 let sectors = self.check(&locked)?.sectors();

@@ -94,17 +94,17 @@ pub fn choose(wanted: &Wanted<'_>) -> Result<Choice, LayoutError> {
     if let Some(choice) = subvolume(wish, parent)? {
         return Ok(choice);
     }
+    if wish == Wish::Only(Layout::Ploop) {
+        let size = limits.space.map(|bytes| Size { bytes, inodes: limits.inodes });
+        let why = format!("layout ploop, as asked for{}", cached(parent));
+        return Ok(Choice { layout: Layout::Ploop, image: Some(size.ok_or(LayoutError::NoSize)?), why });
+    }
     let unkept = if limits.none() { None } else { kept_by(parent).err() };
     let image = unkept.as_ref().map(|_| limits.image(parent));
     let because = unkept.as_ref().map_or_else(String::new, |why| {
         format!("; what it writes is in an image, which keeps the limits: {why}{}", cached(parent))
     });
     match wish {
-        Wish::Only(Layout::Ploop) => {
-            let size = limits.space.map(|bytes| Size { bytes, inodes: limits.inodes });
-            let why = format!("layout ploop, as asked for{}", cached(parent));
-            Ok(Choice { layout: Layout::Ploop, image: Some(size.ok_or(LayoutError::NoSize)?), why })
-        }
         Wish::Only(Layout::Simfs) => match unkept {
             Some(why) => Err(LayoutError::Unkept { path: parent.to_owned(), layout: Layout::Simfs, why }),
             None => Ok(Choice {

@@ -334,13 +334,13 @@ fn combine(
     ids: Option<IdRange>,
     sync: Sync,
 ) -> Result<Detached, SysError> {
-    let mut options: Vec<Opt> =
-        lower.iter().map(|layer| Opt::value("lowerdir+", layer.proc_path())).collect();
-    if lower.len() <= FEW {
+    let paths = lower.iter().map(Detached::proc_path);
+    let mut options: Vec<Opt> = if lower.len() <= FEW {
         // Every kernel knows this form; its text has 256 bytes at most.
-        let paths: Vec<String> = lower.iter().map(Detached::proc_path).collect();
-        options = vec![Opt::value("lowerdir", paths.join(":"))];
-    }
+        vec![Opt::value("lowerdir", paths.collect::<Vec<_>>().join(":"))]
+    } else {
+        paths.map(|path| Opt::value("lowerdir+", path)).collect()
+    };
     if let Some(path) = own.map(Detached::proc_path) {
         options.push(Opt::value("upperdir", format!("{path}/upper")));
         options.push(Opt::value("workdir", format!("{path}/work")));

@@ -35,9 +35,8 @@ pub(super) struct Ploop;
 
 impl Kind for Ploop {
     fn create(&self, new: &New<'_>, progress: &mut dyn FnMut(Progress)) -> Result<(), LayoutError> {
-        self.prepare(&Empty { area: new.area, base: None, image: new.image, blanks: new.blanks })?;
+        let tree = prepare(new.area, new.image.ok_or(LayoutError::NoSize)?, new.blanks)?;
         fault::point("ploop.made");
-        let tree = self.mount(Place { private: new.area, bases: new.area }, None)?;
         let dir = PathBuf::from(format!("{}/.", tree.proc_path()));
         let unpacked =
             Unpack::new(&new.template.path).needed(new.template.unpacked()).progress(progress).into_dir(&dir);
@@ -45,7 +44,7 @@ impl Kind for Ploop {
     }
 
     fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
-        prepare(empty.area, empty.image.ok_or(LayoutError::NoSize)?, empty.blanks)
+        prepare(empty.area, empty.image.ok_or(LayoutError::NoSize)?, empty.blanks).map(drop)
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
@@ -79,8 +78,8 @@ pub(super) fn is_there(private: &Path) -> Result<bool, LayoutError> {
     }
 }
 
-/// Makes `area`, with an empty file system.
-fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<(), LayoutError> {
+/// The directories of an area.
+fn make_disk(area: &Path) -> Result<PathBuf, LayoutError> {
     let disk = area.join(DISK);
     for dir in [area, &disk] {
         let made = DirBuilder::new().mode(0o700).create(dir).call("mkdir", || dir.display().to_string());
@@ -88,12 +87,19 @@ fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<(), LayoutEr
     }
     // Where the file system has no attributes, the configuration says it alone.
     let _ = rustix::fs::lsetxattr(&disk, MARK, b"ploop", XattrFlags::empty());
+    Ok(disk)
+}
+
+/// Makes `area`, with an empty file system, which is mounted.
+fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<Detached, LayoutError> {
+    let disk = make_disk(area)?;
     image::make(&disk.join(IMAGE), size, blanks)?;
     describe(&disk, size.bytes)?;
     // Whoever looks at the root of a VE expects what its template has there.
     let tree = Image::open(&disk.join(IMAGE))?.mount()?;
     let lost = rustix::fs::unlinkat(&tree, "lost+found", rustix::fs::AtFlags::REMOVEDIR);
-    lost.call("rmdir", || format!("{}, lost+found", area.display())).map_err(failed(area))
+    lost.call("rmdir", || format!("{}, lost+found", area.display())).map_err(failed(area))?;
+    Ok(tree)
 }
 
 /// A new area as this one, without its image; returns where that belongs.
@@ -104,12 +110,7 @@ pub(super) fn shell_like(private: &Path, area: &Path) -> Result<PathBuf, LayoutE
         let shown = rustix::fs::fstatvfs(&mounted).call("fstatvfs", || "an image").map_err(failed(area))?;
         shown.f_blocks * shown.f_frsize
     };
-    let disk = area.join(DISK);
-    for dir in [area, &disk] {
-        let made = DirBuilder::new().mode(0o700).create(dir).call("mkdir", || dir.display().to_string());
-        made.map_err(failed(area))?;
-    }
-    let _ = rustix::fs::lsetxattr(&disk, MARK, b"ploop", XattrFlags::empty());
+    let disk = make_disk(area)?;
     describe(&disk, bytes)?;
     Ok(disk.join(IMAGE))
 }

@@ -1,6 +1,6 @@
 //! What a file system can do for a VE's limits.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use vzconf::Exit;
@@ -29,12 +29,16 @@ const BTRFS: u64 = 0x9123_683E;
 /// # Errors
 /// [`QuotaError::Unable`] with the reason in words.
 pub fn keeper(dir: &Path) -> Result<Keeper, QuotaError> {
-    let opened = mark::open(dir)?;
-    if btrfs::is_subvolume(opened.as_fd()) {
+    keeper_of(mark::open(dir)?.as_fd(), dir)
+}
+
+/// The same of an open directory; `dir` is what errors call it.
+pub(super) fn keeper_of(opened: BorrowedFd<'_>, dir: &Path) -> Result<Keeper, QuotaError> {
+    if btrfs::is_subvolume(opened) {
         return Ok(Keeper::Subvolume);
     }
     let asked = QuotaError::call(Exit::DqInit, format!("cannot ask the file system of {}", dir.display()));
-    match state(opened.as_fd(), Whose::Project).map_err(asked)? {
+    match state(opened, Whose::Project).map_err(asked)? {
         State::Enforced => Ok(Keeper::Project),
         found => Err(QuotaError::unable(dir, why_not(dir, found)?)),
     }

@@ -8,7 +8,7 @@ use vzconf::Exit;
 use vzsys::quota::{self as kernel, Grace, Quota as Counted, Whose};
 use vzsys::{Call, btrfs};
 
-use super::keeper::{Keeper, keeper};
+use super::keeper::{Keeper, keeper_of};
 use super::{QuotaError, mark};
 
 /// The books of one tree.
@@ -22,8 +22,9 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Those of a project in the file system of a directory, or of the subvolume that the directory is.
     pub(super) fn open(dir: &Path, project: u32) -> Result<Self, QuotaError> {
-        let keeper = keeper(dir)?;
-        Ok(Self { top: mark::open(dir)?, keeper, project })
+        let top = mark::open(dir)?;
+        let keeper = keeper_of(top.as_fd(), dir)?;
+        Ok(Self { top, keeper, project })
     }
 
     /// Whether what is in the tree is counted.

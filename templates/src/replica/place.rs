@@ -16,7 +16,7 @@ use vzsys::Call;
 use super::entry::{Content, Meta, NodeKind, Op, Xattr};
 use super::error::ReplicaError;
 use super::{PIECE, Sink};
-use crate::archive::{attributes_of, open_root};
+use crate::archive::{attributes_of, may_be_lost, open_root};
 use crate::removal;
 
 /// Attributes may together not be larger than this, in bytes.
@@ -335,10 +335,9 @@ fn set_all(fd: BorrowedFd<'_>, path: &[u8], meta: &Meta) -> Result<(), ReplicaEr
     Ok(())
 }
 
-/// Labels mean nothing to a host without their security module; everything else must not be lost.
 fn lost(key: &[u8], done: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match done {
-        Err(Errno::OPNOTSUPP) if key == b"security.selinux" || key == b"security.ima" => Ok(()),
+        Err(errno) if may_be_lost(key, errno) => Ok(()),
         done => done,
     }
 }

@@ -19,6 +19,8 @@ use super::{PIECE, Sink};
 use crate::archive::{attributes, attributes_of, names, open_root, proc_path};
 
 /// Handles of files of the host on which they were made.
+/// Bytes of a path: what is deeper has no name for the kernel, and no end for us.
+const DEEPEST: usize = 4095;
 const OF_THIS_HOST: &[u8] = b"trusted.overlay.origin";
 
 /// Whether another pass will follow.
@@ -147,6 +149,9 @@ fn count(
     let length = path.len();
     for name in names(dir).map_err(ReplicaError::at("getdents", path))? {
         descend(path, &name);
+        if path.len() > DEEPEST {
+            return Err(ReplicaError::at("openat", path)(Errno::NAMETOOLONG));
+        }
         let stat = fs::statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
         if let Ok(stat) = stat {
             let kind = FileType::from_raw_mode(stat.st_mode);
@@ -190,7 +195,7 @@ impl Walk<'_> {
         let list = names(dir).map_err(|errno| self.failed("getdents", errno))?;
         for name in list {
             descend(&mut self.path, &name);
-            if self.path.len() > 4095 {
+            if self.path.len() > DEEPEST {
                 return Err(self.failed("openat", Errno::NAMETOOLONG));
             }
             touched |= self.one(dir, &name, known)?;
@@ -406,7 +411,8 @@ impl Walk<'_> {
                 blocks.push(zeros);
                 continue;
             }
-            let length = self.fill(file, start, usize::try_from(end - start).unwrap_or(0))?;
+            let length = usize::try_from(end - start).unwrap_or(0);
+            self.fill(file, start, length)?;
             self.buffer[length..].fill(0);
             let this = hash(&self.buffer);
             if before != Some(this) && !(before.is_none() && this == zeros) {
@@ -419,8 +425,8 @@ impl Walk<'_> {
         Ok(blocks)
     }
 
-    /// Reads until the buffer has `want` bytes, or the file ends.
-    fn fill(&mut self, file: &OwnedFd, offset: u64, want: usize) -> Result<usize, ReplicaError> {
+    /// Has `want` bytes of the file in the buffer.
+    fn fill(&mut self, file: &OwnedFd, offset: u64, want: usize) -> Result<(), ReplicaError> {
         let mut filled = 0;
         while filled < want {
             let read = loop {
@@ -436,7 +442,7 @@ impl Walk<'_> {
         }
         // What is missing reads as zeros: it was there when its size was asked.
         self.buffer[filled..want].fill(0);
-        Ok(want)
+        Ok(())
     }
 
     fn read(&mut self, file: &OwnedFd, offset: u64, want: usize) -> Result<usize, ReplicaError> {

@@ -86,7 +86,7 @@ impl Opt {
             Some(Kind::Template) => Values::Template,
             Some(Kind::Sample) => Values::Sample,
             Some(Kind::Path) => Values::Path,
-            Some(Kind::Layout) => Values::Of(&["auto", "overlay", "simfs", "ploop"]),
+            Some(Kind::Layout) => Values::Of(&["auto", "overlay", "simfs", "ploop", "btrfs"]),
             Some(Kind::IpDel | Kind::NetifDel | Kind::NodeMask) => Values::Of(&["all"]),
             Some(Kind::CpuMask) => Values::Of(&["all", "auto"]),
             Some(Kind::Servers | Kind::Domains) => Values::Of(&["inherit"]),

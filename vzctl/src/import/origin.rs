@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
-use templates::foreign::{Files, member};
+use templates::foreign::{self, Files, member};
 use vzconf::foreign::{Foreign, RootHint, lxc, openvz, pct};
 use vzconf::{Ctid, Exit};
 
@@ -208,7 +208,7 @@ fn in_directory(dir: &Path) -> Result<(Option<Files>, Option<PathBuf>), Failure>
 fn private(path: &Path) -> Result<Files, Failure> {
     for disk in ["root.hdd", "root.hdd/root.hds"] {
         let below = path.join(disk);
-        if below.join("DiskDescriptor.xml").is_file() {
+        if foreign::is_disk(&below) {
             return Ok(Files::Disk(resolved(&below)?));
         }
     }

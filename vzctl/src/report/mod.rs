@@ -98,16 +98,19 @@ impl Report {
 
     /// Says a line: on the console and in the log, each if its level reaches.
     pub fn line(&self, level: i32, message: &str) {
-        self.show(level, message);
+        self.put(Stream::of(level), level, message);
+    }
+
+    fn put(&self, stream: Stream, level: i32, message: &str) {
+        self.show(stream, level, message);
         let log = self.log.get().filter(|_| !self.unlogged.get());
         if let Some(Err(complaint)) = log.map(|log| log.line(self.ct.get(), level, message)) {
-            self.show(-1, &complaint);
+            self.show(Stream::Err, -1, &complaint);
         }
     }
 
-    fn show(&self, level: i32, message: &str) {
+    fn show(&self, stream: Stream, level: i32, message: &str) {
         if self.shows(level) {
-            let stream = Stream::of(level);
             console::write(stream, &format!("{}\n", console::dressed(Paint::detect(stream), message)));
         }
     }
@@ -121,12 +124,7 @@ impl Report {
 
     /// Says a line as [`Report::line`] does, but on stderr: stdout is taken by something else.
     pub fn aside(&self, level: i32, message: &str) {
-        if self.shows(level) {
-            console::write(Stream::Err, &format!("{message}\n"));
-        }
-        if let Some(Err(complaint)) = self.log.get().map(|log| log.line(self.ct.get(), level, message)) {
-            self.show(-1, &complaint);
-        }
+        self.put(Stream::Err, level, message);
     }
 
     /// A line for people only: stderr, not logged.
