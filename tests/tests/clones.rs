@@ -138,3 +138,27 @@ fn a_clone_killed_anywhere_leaves_nothing_or_is_whole() {
         }
     });
 }
+
+/// As `vzmigrate -r no` leaves it: the container is elsewhere, and what starts here under its number is out of date.
+#[test]
+fn a_number_that_a_container_has_left_is_free_for_another_one() {
+    on_node(|node| {
+        let original = with_layout(node, 1, "overlay");
+        let (clone, restored) = (node.ve(2), node.ve(3));
+        let epochs = Path::new("/var/lib/vzctl/migrate/epochs");
+        fs::create_dir_all(epochs).unwrap();
+        for ve in [&clone, &restored] {
+            fs::write(epochs.join(&ve.id), r#"{"number":1,"left_for":"elsewhere"}"#).unwrap();
+        }
+        clone.ok("create", &["--from", &original.id]);
+        let file = node.scratch().join("backup").display().to_string();
+        run(node.program("vzbackup"), &["--to", &file, &original.id]).ok();
+        run(node.program("vzrestore"), &[&file, "--as", &restored.id]).ok();
+        for ve in [clone, restored] {
+            ve.start();
+            ve.destroy();
+        }
+        fs::remove_dir_all("/var/lib/vzctl/migrate").unwrap();
+        original.destroy();
+    });
+}
