@@ -39,7 +39,7 @@ pub fn on_node<F: FnOnce(&Node)>(body: F) {
     fs::write(node.dir().join(outside::RAN), "").unwrap();
     make_host(&node, "node.test");
     let before = World::take(&node);
-    body(&node);
+    node.witness(|| body(&node));
     node.destroy_all();
     before.must_return(&node);
 }

@@ -1,6 +1,7 @@
 //! A throw-away host.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,6 +9,9 @@ use crate::ctid::BLOCK;
 use crate::run::{Background, Run, command, run};
 use crate::template;
 use crate::ve::Ve;
+
+/// How many lines of a node's log are shown when its test fails.
+const LAST: usize = 40;
 
 /// A host that exists for one test.
 #[derive(Debug)]
@@ -173,6 +177,17 @@ impl Node {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("/var/log/vzctl.log")).unwrap_or_default()
+    }
+
+    /// Runs a test's body; when it fails, what the node knows is printed beside it: its log is gone with it.
+    pub(crate) fn witness(&self, body: impl FnOnce()) {
+        let Err(cause) = catch_unwind(AssertUnwindSafe(body)) else { return };
+        let states = self.vzlist(&["-a"]).to_string();
+        let log = self.log();
+        let last: Vec<&str> = log.lines().rev().take(LAST).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        eprintln!("the containers then: {states}\nthe end of the node's log:\n{}", last.join("\n"));
+        resume_unwind(cause)
     }
 
     /// The CTIDs that have a configuration.

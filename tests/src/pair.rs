@@ -82,7 +82,7 @@ pub fn on_two_nodes<F: FnOnce(&Pair<'_>)>(body: F) {
     }
     let before = World::take(&a);
     let files = pair.files();
-    body(&pair);
+    a.witness(|| pair.b.witness(|| body(&pair)));
     pair.b.destroy_all();
     a.destroy_all();
     until("nothing is left on the second host", SOON, || pair.files() == files);
