@@ -18,6 +18,7 @@ class Report:
         self.results = []  # (kernel, group, test, outcome, why, seconds)
         self._failures = []
         self._downs = []
+        self._unsteady = []
 
     def add(self, kernel, test, outcome, why="", seconds=0.0, output=""):
         """One test's end. The output of what failed is shown at once."""
@@ -31,6 +32,13 @@ class Report:
                 self._failures += [f"    failed: kernel {kernel}: {test.title}{note}"]
                 self._failures += ["      | " + line for line in output.splitlines()[-SHOWN:]]
                 print("\n".join("      | " + line for line in output.splitlines()), flush=True)
+
+    def tries_again(self, kernel, test, why, output):
+        """A first failure. It is shown as any; what decides is the second try, and the end names both."""
+        with self._lock:
+            print(f"    {kernel:5} failed, and is tried once more  {test.title} ({why})", flush=True)
+            print("\n".join("      | " + line for line in output.splitlines()), flush=True)
+            self._unsteady.append(f"kernel {kernel}: unsteady: {test.title} failed the first time ({why})")
 
     def note(self, kernel, text):
         """A line about the run itself."""
@@ -74,5 +82,5 @@ class Report:
         for kernel, group, name, outcome, why, _ in self.results:
             if outcome in (SKIP, NOT_RUN):
                 reasons[f"kernel {kernel}: {outcome}: {why}"].add(f"{group}: {name}")
-        return self._downs + [f"{why} ({len(tests)}: {', '.join(sorted(tests)[:3])}{', …' if len(tests) > 3 else ''})"
+        return self._downs + self._unsteady + [f"{why} ({len(tests)}: {', '.join(sorted(tests)[:3])}{', …' if len(tests) > 3 else ''})"
                               for why, tests in sorted(reasons.items())]
