@@ -19,7 +19,6 @@ mod error;
 mod exit;
 mod id;
 mod interrupt;
-pub mod mend;
 mod observer;
 mod phase;
 pub mod resolve;

@@ -1,13 +1,13 @@
 //! `vzmigrate --resolve CTID`: a move that was interrupted is brought to its end.
 
 use ve::handover::{Handover, Leave, Leaving, Part};
+use ve::interrupted::{self, Wake};
 use ve::{Node, arrive};
 use vzconf::Ctid;
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::mend::{self, Wake};
 use crate::observer::Observer;
 use crate::source::{reclaim, set, tell_done, told, verdict};
 use crate::transport::{Connection, Ssh};
@@ -53,7 +53,7 @@ fn as_source(
 ) -> Result<()> {
     let stays = |text: &str| observer.say(0, &format!("CT {ctid} stays here{text}"));
     if leaving.stage < Leave::Committed {
-        mend::mend(node, ctid, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
+        interrupted::mend(node, ctid, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
         if dead.destination {
             Handover::forget(&node.paths, ctid).map_err(|error| Error::verb(Exit::Usage, &error))?;
         } else {
@@ -87,7 +87,7 @@ fn as_source(
     };
     set(&mut record, Leave::Done);
     record.save(&node.paths).map_err(|error| Error::verb(Exit::Usage, &error))?;
-    mend::retire(node, ctid, &record, leaving).map_err(|error| Error::verb(Exit::Usage, &error))?;
+    interrupted::retire(node, ctid, &record, leaving).map_err(|error| Error::verb(Exit::Usage, &error))?;
     given.into_iter().for_each(|connection| tell_done(connection, &record.id));
     observer.say(0, &format!("CT {ctid} is on {}", record.peer));
     Ok(())
@@ -104,7 +104,7 @@ fn as_destination(
     let waits = matches!(&record.part, Part::Arriving(arriving)
         if arriving.stage == ve::handover::Arrive::Prepared && !record.is_owned(&node.paths));
     if !waits {
-        mend::mend(node, ctid, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
+        interrupted::mend(node, ctid, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
         let here = node.ve(ctid).is_ok_and(|ve| ve.config.exists());
         observer.say(0, &format!("CT {ctid} is {}", if here { "here" } else { "not here" }));
         return Ok(());
@@ -112,7 +112,7 @@ fn as_destination(
     let theirs = if dead.source { Verdict::Given } else { ask_source(ssh, record)? };
     match theirs {
         Verdict::Given => {
-            mend::take(node, record, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
+            interrupted::take(node, record, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
             observer.say(0, &format!("CT {ctid} is here"));
             Ok(())
         }

@@ -23,6 +23,8 @@ pub enum Need {
     Modules,
     /// CRIU, working.
     Criu,
+    /// Loop devices, of which another may be made.
+    Loops,
     /// A whole machine with systemd that may be changed: a virtual one.
     Machine,
 }
@@ -38,6 +40,7 @@ impl Need {
             Self::BpfLsm => "bpf-lsm",
             Self::Modules => "modules",
             Self::Criu => "criu",
+            Self::Loops => "loop devices",
             Self::Machine => "machine",
         }
     }
@@ -52,6 +55,7 @@ impl Need {
             Self::BpfLsm => vzsys::bpf::FileGate::supported(),
             Self::Modules => has_modules(),
             Self::Criu => command("criu", &["check"]).output().is_ok_and(|output| output.status.success()),
+            Self::Loops => command("losetup", &["-f"]).output().is_ok_and(|output| output.status.success()),
             Self::Machine => std::env::var_os(MACHINE).is_some(),
         }
     }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use vztests::{Node, Ve, World, fault_points, on_node, run, skip};
+use vztests::{Need, Node, Ve, World, fault_points, lacks, on_node, run};
 
 /// Everything that a tree can have, made in a VE.
 const AWKWARD: &str = "mkdir -p /root/dir; echo one > /root/dir/file; ln /root/dir/file /root/hard; ln -s dir/file /root/soft; \
@@ -13,14 +13,6 @@ const AWKWARD: &str = "mkdir -p /root/dir; echo one > /root/dir/file; ln /root/d
     chmod 4711 /root/hard; touch -d '2001-02-03 04:05:06' /root/dir/file; rm -f /etc/issue; echo changed >> /etc/hosts; \
     touch -d '2002-02-03 04:05:06' /etc/hosts; rm -rf /usr/share; ln -s nowhere /usr/share; \
     if [ -d /var/spool ]; then rm -rf /var/spool; echo file > /var/spool; fi; chmod 700 /opt 2>/dev/null; sync";
-
-fn lacks_loops() -> bool {
-    let lacks = run("losetup", &["-f"]).code != 0;
-    if lacks {
-        skip("loop devices");
-    }
-    lacks
-}
 
 /// A stopped VE with an awkward tree, and attributes that only the host sets.
 fn awkward<'n>(node: &'n Node, number: u32, rest: &[&str]) -> Ve<'n> {
@@ -70,7 +62,7 @@ fn same(before: &str, after: &str, what: &str) {
 #[test]
 fn every_layout_becomes_every_other_and_nothing_is_lost() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         let ve = awkward(node, 1, &["--layout", "overlay", "--config", "free"]);
@@ -115,7 +107,7 @@ fn every_layout_becomes_every_other_and_nothing_is_lost() {
 #[test]
 fn a_convert_that_was_killed_leaves_the_old_or_the_new_one_whole() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         let ve = awkward(node, 1, &["--layout", "overlay", "--diskspace", "100M"]);
@@ -170,7 +162,7 @@ fn df(ve: &Ve<'_>) -> u64 {
 #[test]
 fn diskspace_is_the_size_of_the_image_at_once() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         for (number, layout) in [(1, "overlay"), (2, "ploop")] {
@@ -207,7 +199,7 @@ fn diskspace_is_the_size_of_the_image_at_once() {
 #[test]
 fn a_resize_that_was_killed_leaves_a_whole_image() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         let ve = awkward(node, 1, &["--layout", "ploop", "--diskspace", "100M"]);
@@ -231,7 +223,7 @@ fn a_resize_that_was_killed_leaves_a_whole_image() {
 #[test]
 fn compact_gives_back_what_was_deleted_while_the_ve_runs() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         for (number, layout) in [(1, "overlay"), (2, "ploop")] {

@@ -6,19 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vztests::{Need, Node, Ve, World, fault_points, on_node, run, skip, until};
+use vztests::{Need, Node, Ve, World, fault_points, lacks, on_node, run, until};
 
 const SOON: Duration = Duration::from_secs(20);
 const LAYOUTS: [&str; 2] = ["overlay", "ploop"];
-
-/// Whether this host has loop devices, and another may be made.
-fn lacks_loops() -> bool {
-    let lacks = run("losetup", &["-f"]).code != 0;
-    if lacks {
-        skip("loop devices");
-    }
-    lacks
-}
 
 /// Whether this layout has an image here: where the file system keeps limits, only one that is nothing else.
 fn by_image(layout: &str) -> bool {
@@ -63,7 +54,7 @@ fn df(ve: &Ve<'_>) -> (u64, u64) {
 #[test]
 fn a_limit_is_seen_by_df_and_never_exceeded() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         for (number, layout) in [(1, "overlay"), (2, "ploop"), (3, "auto")] {
@@ -103,7 +94,7 @@ fn a_limit_is_seen_by_df_and_never_exceeded() {
 #[test]
 fn every_way_into_the_files_of_a_ve_goes_through_the_same_image() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         for (number, layout) in LAYOUTS.into_iter().filter(|layout| by_image(layout)).enumerate() {
@@ -165,7 +156,7 @@ fn a_limit_that_nothing_would_keep_is_refused() {
 #[test]
 fn create_with_images_killed_anywhere_leaves_nothing() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         let layout = if by_image("overlay") { "overlay" } else { "ploop" };
@@ -200,7 +191,7 @@ fn create_with_images_killed_anywhere_leaves_nothing() {
 #[test]
 fn a_dirty_image_is_mended_at_the_next_start_and_a_corrupt_one_is_told_of() {
     on_node(|node| {
-        if lacks_loops() {
+        if lacks(&[Need::Loops]) {
             return;
         }
         for (number, layout) in LAYOUTS.into_iter().filter(|layout| by_image(layout)).enumerate() {

@@ -53,8 +53,7 @@ pub fn clone(ve: &Ve<'_>, options: &Options) -> Result<()> {
     if ctid == ve.ctid || ctid.is_host() {
         return Err(Error::refused(Exit::InvalidValue, format!("Bad parameter for --from: {word}")));
     }
-    let lock = ve.node.lock(ctid, "clone")?;
-    let original = ve.node.ve(ctid)?;
+    let (lock, original) = ve.node.hold_existing(ctid, "clone")?;
     let done = from(ve, &original, kept, options);
     lock.release()?;
     done?;
@@ -64,10 +63,6 @@ pub fn clone(ve: &Ve<'_>, options: &Options) -> Result<()> {
 
 fn from(ve: &Ve<'_>, original: &Ve<'_>, kept: Option<&str>, options: &Options) -> Result<()> {
     handover::check(ve, true)?;
-    if !original.config.exists() {
-        let message = format!("Container {} does not exist", original.ctid);
-        return Err(Error::refused(Exit::NoVeConfig, message));
-    }
     dismantle::mend(original)?;
     let place = Place::of(original)?;
     let all = Snapshots::open(place.area(original)).map_err(failed(Exit::CreateSnapshot))?;

@@ -69,7 +69,7 @@ pub fn convert(ve: &Ve<'_>, word: &str) -> Result<()> {
         return Ok(());
     }
     let place = snapshot::Place::new(ve, &private, from);
-    let kept = Snapshots::read(place.area(ve)).map_err(snapshot::failed(Exit::ConvertImage))?;
+    let kept = Snapshots::open(place.area(ve)).map_err(snapshot::failed(Exit::ConvertImage))?;
     if !kept.tree().items().is_empty() {
         let hint = format!("Delete them first; they are listed by: vzctl snapshot-list {}", ve.ctid);
         return Err(Error::advised(

@@ -83,14 +83,18 @@ pub struct Bound {
 }
 
 /// Whether it needs files that lie outside of its private area, and so would not travel with it (snapshots of a
-/// plain directory, layers of an overlay that snapshots and clones share), or lies in a subvolume.
+/// plain directory, layers of an overlay that snapshots and clones share), or lies in a subvolume. The caller has the
+/// lock: what a killed snapshot left is removed.
 ///
 /// # Errors
 /// As [`luggage`].
 pub fn bound(ve: &Ve<'_>) -> Result<Option<Bound>> {
     let private = ve.existing_private()?;
     let shared = match ve.layout(&private)? {
-        Layout::Overlay => layout::base_of(&private)?.is_some_and(|record| !record.stack.is_plain()),
+        Layout::Overlay => {
+            snapshot::mend(ve)?;
+            layout::base_of(&private)?.is_some_and(|record| !record.stack.is_plain())
+        }
         Layout::Simfs => !snapshot::list(ve, None)?.is_empty(),
         Layout::Ploop => false,
         Layout::Btrfs => {

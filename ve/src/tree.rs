@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 
 use templates::layout;
-use vzconf::{Exit, Lock};
+use vzconf::{Ctid, Exit, Lock};
 use vzsys::mount::Detached;
 
-use crate::convert;
 use crate::dismantle;
 use crate::error::{Doing, Result};
-use crate::node::Ve;
+use crate::node::{Node, Ve};
 
 /// The root of a VE, held for as long as the value lives, whatever happens to the VE meanwhile.
 #[derive(Debug)]
@@ -29,21 +28,22 @@ impl Tree {
     }
 }
 
-/// Takes hold of a VE's root. A running VE goes on, and may be stopped; a stopped one is locked.
+/// Takes hold of a VE's root, and reads what it is of. A running VE goes on, and may be stopped; a stopped one is locked.
 ///
 /// # Errors
-/// 9 somebody works on the stopped VE, 43 no private area, 50 it cannot be mounted.
-pub fn tree(ve: &Ve<'_>) -> Result<Tree> {
-    if let Some(tree) = of_running(ve)? {
-        return Ok(tree);
+/// 14 no such VE, 9 somebody works on the stopped VE, 43 no private area, 50 it cannot be mounted.
+pub fn tree(node: &Node, ctid: Ctid) -> Result<(Ve<'_>, Tree)> {
+    let ve = node.ve(ctid)?;
+    if let Some(tree) = of_running(&ve)? {
+        return Ok((ve, tree));
     }
-    let lock = ve.node.lock(ve.ctid, "reading")?;
-    if let Some(tree) = of_running(ve)? {
-        return Ok(tree);
+    let (lock, ve) = node.hold_existing(ctid, "reading")?;
+    if let Some(tree) = of_running(&ve)? {
+        return Ok((ve, tree));
     }
-    dismantle::mend(ve)?;
-    convert::mend(ve)?;
-    Ok(Tree { mount: of_stopped(&ve.node.ve(ve.ctid)?)?, shift: 0, _lock: Some(lock) })
+    dismantle::mend(&ve)?;
+    let mount = of_stopped(&ve)?;
+    Ok((ve, Tree { mount, shift: 0, _lock: Some(lock) }))
 }
 
 /// The root of a stopped VE, mounted or not. The caller has the lock.

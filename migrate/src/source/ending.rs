@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ve::Node;
 use ve::handover::{Handover, Leave, Part};
+use ve::interrupted::{self, Wake};
 use vzconf::Ctid;
 
 use super::Attempt;
@@ -12,7 +13,6 @@ use super::talk::{Talk, unexpected};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::mend::{self, Wake};
 use crate::observer::Quiet;
 use crate::phase::Phase;
 use crate::transport::{Connection, Ssh};
@@ -77,7 +77,7 @@ impl Attempt<'_> {
         vzsys::fault::point("source.done");
         self.observer.say(0, "Cleaning up");
         let Part::Leaving(leaving) = record.part.clone() else { return Ok(()) };
-        if let Err(error) = mend::retire(self.node, self.ctid, record, &leaving) {
+        if let Err(error) = interrupted::retire(self.node, self.ctid, record, &leaving) {
             // The move went well; what is left here the next verb removes.
             self.observer.say(-1, &format!("WARNING: {}", ve::describe(&error)));
         }
@@ -156,7 +156,7 @@ impl Attempt<'_> {
         if confirmed && super::stage(&record) == Leave::Offered {
             set(&mut record, Leave::Halted);
         }
-        if let Err(more) = mend::keep(self.node, self.ctid, &record, Wake::Yes) {
+        if let Err(more) = interrupted::keep(self.node, self.ctid, &record, Wake::Yes) {
             return Err(Error::here(
                 error.exit(),
                 format!("{}; and here: {}", ve::describe(&error), ve::describe(&more)),
@@ -191,7 +191,7 @@ pub(crate) fn reclaim(node: &Node, ctid: Ctid, record: &mut Handover) -> Result<
     ve::handover::set_epoch(&node.paths, ctid, &epoch).map_err(failed)?;
     set(record, Leave::Halted);
     record.save(&node.paths).map_err(failed)?;
-    mend::keep(node, ctid, record, Wake::Yes).map_err(failed)
+    interrupted::keep(node, ctid, record, Wake::Yes).map_err(failed)
 }
 
 /// Asks the destination how a move ended, on a connection of its own.

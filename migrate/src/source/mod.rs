@@ -15,6 +15,7 @@ use std::io::{Read, Write};
 use templates::layout::Layout;
 use ve::depart::{self, Luggage};
 use ve::handover::{self, Handover, Leave, Leaving, Part, Then};
+use ve::interrupted::Wake;
 use ve::stop::{self, Stopped};
 use ve::{Node, arrive, mount};
 use vzconf::Ctid;
@@ -26,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::id;
 use crate::interrupt::Interrupt;
-use crate::mend::{self, Wake};
 use crate::observer::Observer;
 use crate::phase::{Phase, Times};
 use crate::transport::{Connection, Ssh};
@@ -99,9 +99,9 @@ pub fn run(
     interrupt: &Interrupt,
 ) -> (Result<()>, Outcome) {
     let mut outcome = Outcome::default();
-    let lock = match node.lock(ctid, "migrating") {
-        Ok(lock) => lock,
-        Err(error) => return (Err(Error::verb(Exit::Usage, &error)), outcome),
+    let (lock, _) = match node.hold(ctid, "migrating", Wake::Yes) {
+        Ok(held) => held,
+        Err(error) => return (Err(Error::verb(Exit::Stop, &error)), outcome),
     };
     let result = prepare(node, ctid, options).and_then(|()| {
         observer.phase(Phase::Connect);
@@ -117,7 +117,6 @@ pub fn run(
 
 /// What can be said without the destination.
 fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
-    mend::mend(node, ctid, Wake::Yes).map_err(|error| Error::verb(Exit::Stop, &error))?;
     if let Some(Handover { peer, .. }) = load(node, ctid)? {
         (node.say)(1, &format!("An earlier move to {peer} was given up"));
         told(node, ctid, &options.ssh)?;

@@ -15,13 +15,13 @@ use std::rc::Rc;
 use templates::replica::Sink;
 use ve::arrive::{self, Luggage, Subject};
 use ve::handover::{self, Handover, Then};
+use ve::interrupted::Wake;
 use ve::{Node, describe};
 use vzconf::{Ctid, Lock, Paths};
 
 use self::receive::Receiving;
 use crate::error::{Error, Failure, Result};
 use crate::exit::Exit;
-use crate::mend::{self, Wake};
 use crate::wire::{Answer, Ask, Link, Received, Report, Tree, WireError, accept};
 
 /// Serves one source over `from` and `out` until the connection ends. Returns what to exit with.
@@ -187,14 +187,11 @@ impl<R: Read, W: Write> Target<R, W> {
     fn check(&mut self, subject: &Subject) -> Result<Answer> {
         let ctid = Ctid::new(subject.ctid).map_err(|error| Error::here(Exit::Usage, error.to_string()))?;
         // Held from here on, so that what was checked stays so.
-        match self.node.lock(ctid, "arriving") {
-            Ok(lock) => self.lock = Some(lock),
+        match self.node.hold(ctid, "arriving", Wake::Yes) {
+            Ok((lock, _)) => self.lock = Some(lock),
+            // Whoever has it, and what stays in doubt, is among the problems.
             Err(error) if error.exit() == vzconf::Exit::Locked => {}
             Err(error) => return Err(own(&error)),
-        }
-        if self.lock.is_some() {
-            // What stays in doubt is among the problems.
-            let _ = mend::mend(&self.node, ctid, Wake::Yes);
         }
         let problems = arrive::check(&self.node, subject).map_err(|error| own(&error))?;
         let cache = templates::cache::Cache::open(&self.node.global.template_dir());

@@ -1,12 +1,12 @@
 //! How a move ended, for the other host that does not know.
 
 use ve::handover::{self, Handover, Leave, Part};
+use ve::interrupted::{self, Wake};
 use ve::{Node, arrive, describe};
 use vzconf::Ctid;
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::mend::{self, Wake};
 use crate::wire::Verdict;
 
 /// Tells it, and acts by it where that was waited for. Whoever is at work on the VE has the word.
@@ -35,7 +35,7 @@ fn as_destination(node: &Node, id: &str, theirs: Verdict, record: Option<Handove
     let owned = handover.is_owned(&node.paths);
     let whole = arriving.stage == handover::Arrive::Prepared;
     if owned || whole && theirs == Verdict::Given {
-        match mend::take(node, &handover, Wake::Yes) {
+        match interrupted::take(node, &handover, Wake::Yes) {
             Ok(()) => return Ok(Verdict::Given),
             Err(error) => (node.say)(-1, &describe(&error)),
         }
@@ -51,7 +51,7 @@ fn as_source(node: &Node, ctid: Ctid, record: Option<Handover>) -> Result<Verdic
         Part::Leaving(leaving) if leaving.stage >= Leave::Committed => Ok(Verdict::Given),
         Part::Leaving(leaving) => {
             if leaving.stage < Leave::Abandoned {
-                mend::keep(node, ctid, &handover, Wake::Yes).map_err(|error| super::own(&error))?;
+                interrupted::keep(node, ctid, &handover, Wake::Yes).map_err(|error| super::own(&error))?;
             }
             // Whoever asks drops it now.
             Handover::forget(&node.paths, ctid).map_err(|error| super::own(&error))?;

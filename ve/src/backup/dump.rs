@@ -39,10 +39,8 @@ pub enum DumpTo {
 /// # Errors
 /// As [`super::save`]; no file is left behind.
 pub fn dump(ve: &Ve<'_>, to: &DumpTo, compression: Compression) -> Result<(PathBuf, Summary)> {
-    if !ve.config.exists() {
-        return Err(Error::refused(Exit::NoVeConfig, format!("container {} does not exist", ve.ctid)));
-    }
     let _reading = reading::hold(ve)?;
+    let (ve, tree) = &tree(ve.node, ve.ctid)?;
     let path = match to {
         DumpTo::Stdout => PathBuf::from("standard output"),
         DumpTo::File(path) => path.clone(),
@@ -55,7 +53,6 @@ pub fn dump(ve: &Ve<'_>, to: &DumpTo, compression: Compression) -> Result<(PathB
             dir.join(format!("{name}{}", compression.suffix()))
         }
     };
-    let tree = tree(ve)?;
     let config = ve.config.file().map(ToString::to_string).unwrap_or_default().into_bytes();
     let label = format!("Packing container {}", ve.ctid);
     let progress = &mut |done: archive::Progress| (ve.node.progress)(&label, done.unpacked, 0);

@@ -18,6 +18,7 @@ use vzsys::fault;
 use super::dump::Dump;
 use crate::creating::{self, Mark, discard};
 use crate::error::{Doing, Error, Result};
+use crate::interrupted::Wake;
 use crate::node::{Node, Ve};
 use crate::{create, disk, handover, mount};
 
@@ -91,11 +92,7 @@ pub fn rebuild(node: &Node, load: Source, wish: &Wish) -> Result<Rebuilt> {
         }
         None => load.head().ctid.to_string().parse()?,
     };
-    let _lock = node.lock(ctid, "restoring")?;
-    let mut ve = node.ve(ctid)?;
-    if creating::mend(&ve)? {
-        ve = node.ve(ctid)?;
-    }
+    let (_lock, ve) = node.hold(ctid, "restoring", Wake::Yes)?;
     if ve.config.exists() {
         let message = format!("container {ctid} exists already");
         let hint = format!("Restore it beside that one with --as CTID, or remove it: vzctl destroy {ctid}");

@@ -10,7 +10,7 @@ use templates::backup::{self, Found, Head, Location, Save, Saved};
 use vzconf::{Action, Exit, Script};
 
 use super::reading;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Result};
 use crate::node::Ve;
 use crate::tree::tree;
 
@@ -67,10 +67,8 @@ pub struct Made {
 /// 14 no such VE, 9 somebody works on it, 44 the file is there, 46 the disk is full, 48 anything else. A part stays, and
 /// the next backup goes on from it.
 pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
-    if !ve.config.exists() {
-        return Err(Error::refused(Exit::NoVeConfig, format!("container {} does not exist", ve.ctid)));
-    }
     let _reading = reading::hold(ve)?;
+    let (ve, tree) = &tree(ve.node, ve.ctid)?;
     let private = ve.existing_private()?;
     let created = now();
     let target = target(ve, options, created)?;
@@ -80,7 +78,6 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
         ve.say(1, &format!("Going on from {base}"));
     }
     let running = ve.running().is_some();
-    let tree = tree(ve)?;
     let head = Head {
         ctid: ve.ctid.get(),
         name: ve.config.name().map(str::to_owned),

@@ -78,6 +78,15 @@ pub(crate) fn failed(exit: Exit) -> impl Fn(SnapshotError) -> Error {
     move |source| Error::Snapshot { source, exit }
 }
 
+/// Removes what a killed verb left of a snapshot that is in no list. The caller has the lock.
+///
+/// # Errors
+/// 158.
+pub(crate) fn mend(ve: &Ve<'_>) -> Result<()> {
+    let place = Place::of(ve)?;
+    Snapshots::open(place.area(ve)).map(drop).map_err(failed(Exit::DeleteSnapshot))
+}
+
 /// Deletes a snapshot. What grew out of it stays.
 ///
 /// # Errors

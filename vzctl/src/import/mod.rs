@@ -19,7 +19,7 @@ use templates::build::{BuildError, Event};
 use templates::cache::Cache;
 use templates::foreign;
 use ve::create::{self, Brought};
-use ve::creating;
+use ve::interrupted::Wake;
 use vzconf::change::Changes;
 use vzconf::foreign::{Fate, Foreign, Note};
 use vzconf::params::{self, Verb};
@@ -77,9 +77,7 @@ fn import(options: &ArgMatches, report: &Rc<Report>, paths: &Paths) -> Result<()
         None => foreign.shift,
     };
     foreign.shift = shift;
-    let _lock = node.lock(ctid, "importing")?;
-    creating::mend(&node.ve(ctid)?)?;
-    let ve = node.ve(ctid)?;
+    let (_lock, ve) = node.hold(ctid, "importing", Wake::Yes)?;
     origin.files = Some(files.clone());
     if options.get_flag("dry-run") {
         let plan = format!("create container {ctid} from the {} {}", files.kind(), files.path().display());

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use migrate::mend::{self, Wake};
 use ve::ended::{Life, Reason};
-use ve::{Error, Node, Ve, convert, creating};
+use ve::interrupted::Wake;
+use ve::{Error, Node, Ve};
 use vzconf::{Ctid, Exit, Lock, Paths};
 
 use crate::cli::{self, CtWord, Invocation, Request, Verb};
@@ -85,22 +85,36 @@ fn attempt(report: &Rc<Report>, flags: &cli::Flags, ct: &CtWord, verb: &Verb) ->
         return verbs::dry_run(&ve, verb, report);
     }
     if !verb.locks() {
-        return unlocked(&node, ctid, verb, report);
+        return act(node.ve(ctid)?, verb, report);
     }
     // Who has no configuration is told so before anybody's lock gets in the way.
-    if !creating::is_marked(&node.paths, ctid) && !mend::is_marked(&node.paths, ctid) {
+    let begun = node.is_marked(ctid);
+    if !begun {
         check(&node.ve(ctid)?, verb)?;
     }
-    let lock = if flags.skip_lock { None } else { Some(node.lock(ctid, verb.word())?) };
-    let done = locked(&node, ctid, verb, report);
+    // A verb that is itself about running or not decides that.
+    let decides = matches!(verb, Verb::Start(_) | Verb::Stop(_) | Verb::Restart(..) | Verb::Destroy);
+    let wake = if decides { Wake::No } else { Wake::Yes };
+    let (lock, ve) = if flags.skip_lock {
+        (None, node.mended(ctid, wake)?)
+    } else {
+        let (lock, ve) = node.hold(ctid, verb.word(), wake)?;
+        (Some(lock), ve)
+    };
+    let done = if begun && matches!(verb, Verb::Destroy) && !ve.config.exists() {
+        // What there was of it is gone, as was asked.
+        report.line(0, "Container private area was destroyed");
+        Ok(0)
+    } else {
+        act(ve, verb, report)
+    };
     if let Some(lock) = lock {
         lock.release()?;
     }
     done
 }
 
-fn unlocked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
-    let mut ve = node.ve(ctid)?;
+fn act(mut ve: Ve<'_>, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
     check(&ve, verb)?;
     warn(&ve, verb, report);
     verbs::run(&mut ve, verb, report)
@@ -112,25 +126,6 @@ fn warn(ve: &Ve<'_>, verb: &Verb, report: &Rc<Report>) {
     if verb.locks() && !matches!(verb, Verb::Create(_)) {
         ve.config.warnings().iter().for_each(|warning| report.line(-1, &format!("Warning: {warning}")));
     }
-}
-
-/// The VE is read now that nobody else changes it.
-fn locked(node: &Node, ctid: Ctid, verb: &Verb, report: &Rc<Report>) -> Result<u8, Error> {
-    let mut ve = node.ve(ctid)?;
-    ve::marker::mend(&ve)?;
-    if creating::mend(&ve)? {
-        ve = node.ve(ctid)?;
-        if matches!(verb, Verb::Destroy) && !ve.config.exists() {
-            // What there was of it is gone, as was asked.
-            report.line(0, "Container private area was destroyed");
-            return Ok(0);
-        }
-    }
-    convert::mend(&ve)?;
-    // So do moves to and from other hosts; this one may not have it at all.
-    let decides = matches!(verb, Verb::Start(_) | Verb::Stop(_) | Verb::Restart(..) | Verb::Destroy);
-    mend::mend(node, ctid, if decides { Wake::No } else { Wake::Yes })?;
-    unlocked(node, ctid, verb, report)
 }
 
 /// The word on the command line is no container.

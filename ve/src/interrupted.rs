@@ -1,8 +1,11 @@
 //! What an interrupted move left, mended by the next verb, which holds the VE's lock: its owner is dead.
 
-use ve::handover::{Arrive, Handover, Leave, Leaving, Part};
-use ve::{Node, arrive, depart, mount, start};
 use vzconf::{Ctid, Exit, Paths};
+
+use crate::error::{Error, Result};
+use crate::handover::{Arrive, Handover, Leave, Leaving, Part};
+use crate::node::Node;
+use crate::{arrive, depart, mount, start};
 
 /// Whether the verb is itself about running or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub fn is_marked(paths: &Paths, ctid: Ctid) -> bool {
 ///
 /// # Errors
 /// 9 when only the other host, or the admin, can tell whose the VE is; else as the verb that is needed.
-pub fn mend(node: &Node, ctid: Ctid, wake: Wake) -> Result<(), ve::Error> {
+pub fn mend(node: &Node, ctid: Ctid, wake: Wake) -> Result<()> {
     let Some(handover) = Handover::load(&node.paths, ctid)? else { return Ok(()) };
     match &handover.part {
         Part::Leaving(leaving) => match leaving.stage {
@@ -59,17 +62,20 @@ fn warn(node: &Node, ctid: Ctid, text: &str) {
     (node.say)(-1, &format!("WARNING: container {ctid}: {text}"));
 }
 
-fn in_doubt(handover: &Handover, what: &str) -> ve::Error {
+fn in_doubt(handover: &Handover, what: &str) -> Error {
     let hint = format!("Interrupted? Then: vzmigrate --resolve {}", handover.ctid);
     refused(Exit::Locked, format!("Container {} {what}", handover.ctid), Some(hint))
 }
 
-fn refused(exit: Exit, message: String, hint: Option<String>) -> ve::Error {
-    ve::Error::Refused { message, hint, exit }
+fn refused(exit: Exit, message: String, hint: Option<String>) -> Error {
+    Error::Refused { message, hint, exit }
 }
 
 /// The VE stays: it is as it was, and whoever may have all of it is told later.
-pub(crate) fn keep(node: &Node, ctid: Ctid, handover: &Handover, wake: Wake) -> Result<(), ve::Error> {
+///
+/// # Errors
+/// 3, and as [`revive`].
+pub fn keep(node: &Node, ctid: Ctid, handover: &Handover, wake: Wake) -> Result<()> {
     let Part::Leaving(leaving) = &handover.part else { return Ok(()) };
     if leaving.stage >= Leave::Offered {
         let abandoned = Leaving { stage: Leave::Abandoned, ..leaving.clone() };
@@ -81,7 +87,10 @@ pub(crate) fn keep(node: &Node, ctid: Ctid, handover: &Handover, wake: Wake) -> 
 }
 
 /// Brings it back to what it was before it was halted.
-pub(crate) fn revive(node: &Node, ctid: Ctid, leaving: &Leaving) -> Result<(), ve::Error> {
+///
+/// # Errors
+/// As [`start::start`] and [`mount::mount`].
+pub fn revive(node: &Node, ctid: Ctid, leaving: &Leaving) -> Result<()> {
     let ve = node.ve(ctid)?;
     if leaving.running && ve.running().is_none() {
         start::start(&ve, start::Options { force: true, ..start::Options::default() })?;
@@ -92,18 +101,19 @@ pub(crate) fn revive(node: &Node, ctid: Ctid, leaving: &Leaving) -> Result<(), v
 }
 
 /// The other host has it: removes it here.
-pub(crate) fn retire(
-    node: &Node,
-    ctid: Ctid,
-    handover: &Handover,
-    leaving: &Leaving,
-) -> Result<(), ve::Error> {
+///
+/// # Errors
+/// As [`depart::retire`].
+pub fn retire(node: &Node, ctid: Ctid, handover: &Handover, leaving: &Leaving) -> Result<()> {
     depart::retire(&node.ve(ctid)?, &handover.peer, handover.epoch, !leaving.remove)?;
     Handover::forget(&node.paths, ctid)
 }
 
 /// The VE is this host's.
-pub(crate) fn take(node: &Node, handover: &Handover, wake: Wake) -> Result<(), ve::Error> {
+///
+/// # Errors
+/// As [`arrive::settle`], and as the verb that brings it back to what it was.
+pub fn take(node: &Node, handover: &Handover, wake: Wake) -> Result<()> {
     arrive::settle(node, handover)?;
     if wake == Wake::Yes {
         arrive::wake(node, handover)?;
