@@ -283,7 +283,7 @@ fn proxmox_containers_are_imported_from_an_image_and_from_a_backup() {
 fn an_import_that_is_killed_is_mended_by_the_next_one() {
     let mut points = fault_points("create");
     points.extend(fault_points("import"));
-    points.retain(|point| point != "create.committed");
+    points.retain(|point| point != "creating.committed");
     on_node(move |node| {
         let private = node.scratch().join("old/99");
         system(node, &private, 0);

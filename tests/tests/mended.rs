@@ -37,7 +37,7 @@ fn what_a_killed_create_left_is_no_container_to_be_copied() {
                 println!("create killed at {point}, then {way}");
                 ve.fault(&point, "create", &CREATE).exits(-9);
                 let run = copied(node, &ve, &copy, way);
-                if point == "create.committed" {
+                if point == "creating.committed" {
                     assert_eq!(run.code, 0, "{run}");
                     copy.destroy();
                     ve.destroy();
@@ -103,7 +103,7 @@ fn what_a_killed_verb_left_is_mended_before_it_moves() {
         }
         pair.a.need_tiny();
         let begun = pair.a.ve(1);
-        begun.fault("create.config", "create", &CREATE).exits(-9);
+        begun.fault("creating.config", "create", &CREATE).exits(-9);
         pair.migrate(pair.a, &[], &begun.id).says("does not exist").exits(10);
         assert!(!begun.private().exists() && !begun.conf_path().exists());
         for (number, point) in (2..).zip(["convert.copied", "convert.exchanged"]) {
@@ -115,6 +115,50 @@ fn what_a_killed_verb_left_is_mended_before_it_moves() {
             assert_eq!(there.conf_value("VE_LAYOUT").as_deref(), Some(layout), "{point}");
             there.start();
             assert_eq!(there.sh("cat /root/kept"), "kept", "{point}");
+        }
+    });
+}
+
+#[test]
+fn a_damaged_mark_takes_nothing_away_that_may_have_been_there_before() {
+    on_node(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        let mark = format!("/var/lib/vzctl/creating/{}", ve.id);
+        for text in ["", "{\"private\":"] {
+            fs::create_dir_all("/var/lib/vzctl/creating").unwrap();
+            fs::copy("/etc/vz/conf/ve-basic.conf-sample", ve.conf_path()).unwrap();
+            fs::create_dir_all(ve.private()).unwrap();
+            fs::write(&mark, text).unwrap();
+            ve.run("start", &[]).says("interrupted");
+            assert!(ve.conf_path().exists() && ve.private().exists() && !Path::new(&mark).exists());
+            ve.ok("create", &["--ostemplate", "tiny"]).says("it will be used");
+            ve.ok("destroy", &[]);
+        }
+    });
+}
+
+#[test]
+fn whatever_makes_a_container_tells_and_asks_the_same() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        let (clone, restored) = (node.ve(2), node.ve(3));
+        ve.add_conf("CPUUNITS=\"7\"\n");
+        let said = "invalid value for CPUUNITS: 7";
+        let trace = node.scratch().join("made");
+        let script = format!("#!/bin/sh\necho $VEID >> {}\n", trace.display());
+        let _script = node.script("vps.create", &script);
+        copied(node, &ve, &clone, "clone").ok().says(said);
+        copied(node, &ve, &restored, "backup").ok().says(said);
+        let made = format!("{}\n{}\n", clone.id, restored.id);
+        assert_eq!(fs::read_to_string(&trace).unwrap(), made, "the script of the node is run for each");
+        clone.destroy();
+        restored.destroy();
+        // It has the last word, also about a copy.
+        let _script = node.script("vps.create", "#!/bin/sh\nexit 1\n");
+        for (copy, way) in [(&clone, "clone"), (&restored, "backup")] {
+            copied(node, &ve, copy, way).exits(79);
+            assert!(!copy.conf_path().exists() && !copy.private().exists(), "{way}");
         }
     });
 }

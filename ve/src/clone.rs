@@ -5,24 +5,23 @@
 //!            ─▶ rename to PRIVATE (COMMIT) ─▶ unmark
 //! ```
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use templates::cache::Cache;
 use templates::layout::{self, Layout};
 use templates::snapshot::{Id, Snapshots, Target};
 use vzconf::change::Changes;
-use vzconf::{ConfFile, Exit, NetIf, Script, names, params};
+use vzconf::{ConfFile, Exit, NetIf, params};
 use vzsys::fault;
 
-use crate::create::{change_node, check_private, complete, remove_retired};
-use crate::creating::{self, Mark, discard};
+use crate::create::{change_node, complete};
+use crate::creating::{self, Mark};
 use crate::dismantle;
 use crate::error::{Doing, Error, Result};
 use crate::guest;
 use crate::node::Ve;
 use crate::snapshot::{Place, failed, frozen};
-use crate::{handover, mount, scripts};
+use crate::{handover, mount, quota};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -72,11 +71,10 @@ fn from(ve: &Ve<'_>, original: &Ve<'_>, kept: Option<&str>, options: &Options) -
         return Err(Error::refused(Exit::FsMounted, message));
     }
     let draft = Draft::new(ve, original, &all, of, options)?;
-    mount::shut(ve, &draft.private)?;
-    mount::warn_if_reachable(ve, &draft.private, place.layout);
-    let mark = draft.mark(original, &place)?;
-    if let Err(error) = build(ve, original, &all, of, &draft, &mark, options) {
-        return Err(error.with_cleanup(mark.undo(ve)));
+    mount::shut(ve, &draft.mark.private)?;
+    mount::warn_if_reachable(ve, &draft.mark.private, place.layout);
+    if let Err(error) = build(ve, original, &all, of, &draft, options) {
+        return Err(error.with_cleanup(draft.mark.undo(ve)));
     }
     Ok(())
 }
@@ -109,10 +107,9 @@ fn find(all: &Snapshots<'_>, word: &str) -> Result<Id> {
 #[derive(Debug)]
 struct Draft {
     file: ConfFile,
-    private: PathBuf,
-    had_private: bool,
-    name: Option<String>,
+    mark: Mark,
     layout: Layout,
+    quota: quota::Planned,
 }
 
 impl Draft {
@@ -131,7 +128,7 @@ impl Draft {
         }
         let now = ConfFile::load(&ve.node.paths.ve_conf(original.ctid))?;
         let kept = of.map(|id| all.conf(id)).transpose().map_err(failed(Exit::CreateSnapshot))?.flatten();
-        let layout = all.area().layout;
+        let (layout, of_original) = (all.area().layout, all.area().private);
         let mut file = configuration(&now, kept.as_deref(), layout)?;
         let base = ve.node.global.with_file(ve.ctid, Some(file.clone()));
         let cards = Changes::from_options(params::Verb::Set, &cards(&original.config.netif()))?;
@@ -139,27 +136,17 @@ impl Draft {
         let base = ve.node.global.with_file(ve.ctid, Some(file.clone()));
         options.changes.apply_to(&mut file, &base, ve.ctid, &change_node())?;
         let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
-        let private = config.ve_private().ok_or_else(|| {
-            Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration")
-        })?;
-        let had_private = check_private(ve.ctid, &private)?;
+        creating::warn(ve, &config, Some(&options.changes));
         let name = options.changes.value("name").filter(|name| !name.is_empty()).map(str::to_owned);
-        if let Some(name) = &name {
-            names::check_free(&ve.node.paths, name, ve.ctid)?;
+        let mut mark = Mark::plan(ve, &config, name)?;
+        if layout.shares_template() {
+            let base = layout::base_of(of_original)?;
+            mark.base = base.map(|record| (original.config.template_dir(), record.base));
         }
+        let image = layout::image(layout, of_original)?.is_some();
+        let quota = quota::plan(ve, &config, &mark.private, (layout, image))?;
         complete(ve, &mut file, &config)?;
-        Ok(Self { file, private, had_private, name, layout })
-    }
-
-    fn mark(&self, original: &Ve<'_>, place: &Place) -> Result<Mark> {
-        let base = if self.layout.shares_template() { layout::base_of(&place.private)? } else { None };
-        Ok(Mark {
-            private: self.private.clone(),
-            had_private: self.had_private,
-            had_config: false,
-            name: self.name.clone(),
-            base: base.map(|record| (original.config.template_dir(), record.base)),
-        })
+        Ok(Self { file, mark, layout, quota })
     }
 }
 
@@ -204,22 +191,11 @@ fn build(
     all: &Snapshots<'_>,
     of: Option<Id>,
     draft: &Draft,
-    mark: &Mark,
     options: &Options,
 ) -> Result<()> {
-    mark.save(&ve.node.paths, ve.ctid)?;
-    fault::point("clone.marked");
-    if !draft.had_private {
-        fs::create_dir(&draft.private)
-            .doing(Exit::FsNewVePrvt, || format!("cannot create {}", draft.private.display()))?;
-    }
-    if let Some(name) = &draft.name {
-        names::assign(&ve.node.paths, ve.ctid, name, None)?;
-    }
+    let temp = creating::reserve(ve, &draft.mark, draft.quota)?;
     ve.say(0, &format!("Creating container private area (from container {})", original.ctid));
-    let temp = mark.temp();
-    discard(ve, &temp)?;
-    if let Some((templates, base)) = &mark.base {
+    if let Some((templates, base)) = &draft.mark.base {
         Cache::open(templates).add_ref(base, ve.ctid)?;
     }
     fill(ve, original, all, of, &temp)?;
@@ -228,19 +204,7 @@ fn build(
         guest::new_identity(ve, draft.layout, &temp)?;
     }
     fault::point("clone.identity");
-    draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
-    fault::point("clone.config");
-    // COMMIT: the private area is there, whole.
-    fs::rename(&temp, &draft.private)
-        .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))?;
-    fault::point("clone.committed");
-    let script = ve.node.paths.action_script(Script::Global(vzconf::Action::Create));
-    if let Err(error) = scripts::run(ve, &script) {
-        let left = discard(ve, &draft.private).err().map(|e| crate::describe(&e));
-        return Err(error.with_cleanup(left.into_iter().collect()));
-    }
-    remove_retired(ve);
-    creating::remove(ve)
+    creating::commit(ve, &draft.mark, draft.quota, &draft.file)
 }
 
 fn fill(ve: &Ve<'_>, original: &Ve<'_>, all: &Snapshots<'_>, of: Option<Id>, temp: &Path) -> Result<()> {

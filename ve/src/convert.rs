@@ -146,6 +146,7 @@ fn build(ve: &Ve<'_>, from: Layout, choice: &Choice, mark: &mut Mark) -> Result<
         base: mark.new_base.as_deref().map(|base| (bases.as_path(), base)),
         image: choice.image,
         blanks: &disk::blanks(ve),
+        project: None,
     };
     layout::prepare(choice.layout, &empty)?;
     mark.made = Some(inode(&mark.beside)?);

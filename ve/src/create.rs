@@ -3,23 +3,22 @@
 //! ```text
 //!  mark ─▶ PRIVATE.tmp ─▶ post-create ─▶ CTID.conf ─▶ rename to PRIVATE (COMMIT) ─▶ unmark
 //! ```
-//! The mark ([`crate::creating`]) tells the next verb that a create was killed, and what it had made.
+//! What it has in common with a clone and a restore is in [`crate::creating`].
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use templates::archive::Progress;
 use templates::cache::{Cache, Template};
 use templates::layout::{self, Choice, Layout, New, Wish};
 use vzconf::change::{Changes, Node as ChangeNode};
-use vzconf::{ConfFile, Config, Ctid, Exit, Mac, Script, names};
+use vzconf::{ConfFile, Config, Exit, Mac};
 use vzsys::fault;
 
-use crate::creating::{self, Mark, discard};
-use crate::error::{Doing, Error, Result};
+use crate::creating::{self, Mark};
+use crate::error::{Error, Result};
 use crate::guest;
 use crate::node::Ve;
-use crate::{disk, mount, quota, scripts};
+use crate::{disk, mount, quota};
 
 /// What to make.
 #[derive(Debug, Default)]
@@ -53,11 +52,10 @@ pub struct Brought {
 pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
     crate::handover::check(ve, true)?;
     let draft = Draft::new(ve, options)?;
-    mount::shut(ve, &draft.private)?;
-    mount::warn_if_reachable(ve, &draft.private, draft.choice.layout);
-    let mark = draft.mark();
-    if let Err(error) = build(ve, &draft, &mark) {
-        return Err(error.with_cleanup(mark.undo(ve)));
+    mount::shut(ve, &draft.mark.private)?;
+    mount::warn_if_reachable(ve, &draft.mark.private, draft.choice.layout);
+    if let Err(error) = build(ve, &draft) {
+        return Err(error.with_cleanup(draft.mark.undo(ve)));
     }
     ve.say(0, "Container private area was created");
     Ok(())
@@ -68,15 +66,11 @@ pub fn create(ve: &Ve<'_>, options: &Options) -> Result<()> {
 struct Draft {
     file: ConfFile,
     config: Config,
-    private: PathBuf,
-    /// A config was there before; it stays when this fails.
-    had_config: bool,
-    /// The private directory was there before, empty.
-    had_private: bool,
+    /// Where it is to be; a configuration that was there before stays when this fails.
+    mark: Mark,
     template: Template,
     choice: Choice,
     quota: quota::Planned,
-    name: Option<String>,
     /// The machine id and the host keys are its own already.
     keeps_identity: bool,
 }
@@ -97,20 +91,10 @@ impl Draft {
         let node = change_node();
         options.changes.apply_to(&mut file, &base, ve.ctid, &node)?;
         let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
-        for warning in config.warnings().iter().chain(options.changes.warnings()) {
-            ve.say(-1, &format!("Warning: {warning}"));
-        }
-        let private = config.ve_private().ok_or_else(|| {
-            Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration")
-        })?;
-        if config.ve_root().is_none() {
-            return Err(Error::refused(Exit::VeRootNotSet, "VE_ROOT is not set in the configuration"));
-        }
-        let had_private = check_private(ve.ctid, &private)?;
+        creating::warn(ve, &config, Some(&options.changes));
         let name = options.changes.value("name").filter(|name| !name.is_empty()).map(str::to_owned);
-        if let Some(name) = &name {
-            names::check_free(&ve.node.paths, name, ve.ctid)?;
-        }
+        let mut mark = Mark::plan(ve, &config, name)?;
+        let private = &mark.private;
         let brought = options.brought.as_ref().map(|brought| brought.files.clone());
         let keeps_identity = brought.is_some();
         let template = match brought {
@@ -118,22 +102,14 @@ impl Draft {
             None => template(ve, options.ostemplate.as_deref(), &config)?,
         };
         let choice = match keeps_identity {
-            true => layout_of_brought(ve, options, &config, &private)?,
-            false => choose_layout(ve, options, &config, &private)?,
+            true => layout_of_brought(ve, options, &config, private)?,
+            false => choose_layout(ve, options, &config, private)?,
         };
-        let quota = quota::plan(ve, &config, &private, &choice)?;
-        let mut draft = Self {
-            file,
-            config,
-            private,
-            had_config,
-            had_private,
-            template,
-            choice,
-            quota,
-            name,
-            keeps_identity,
-        };
+        let quota = quota::plan(ve, &config, private, (choice.layout, choice.image.is_some()))?;
+        if choice.layout.shares_template() {
+            mark.base = Some((config.template_dir(), template.base_id()));
+        }
+        let mut draft = Self { file, config, mark, template, choice, quota, keeps_identity };
         draft.complete(ve)?;
         Ok(draft)
     }
@@ -143,21 +119,6 @@ impl Draft {
         self.file.set("OSTEMPLATE", &self.template.name)?;
         self.file.set("VE_LAYOUT", self.choice.layout.word())?;
         Ok(())
-    }
-
-    fn mark(&self) -> Mark {
-        let base = self
-            .choice
-            .layout
-            .shares_template()
-            .then(|| (self.config.template_dir(), self.template.base_id()));
-        Mark {
-            private: self.private.clone(),
-            had_private: self.had_private,
-            had_config: self.had_config,
-            name: self.name.clone(),
-            base,
-        }
     }
 }
 
@@ -188,7 +149,7 @@ pub(crate) fn complete(ve: &Ve<'_>, file: &mut ConfFile, config: &Config) -> Res
 /// # Errors
 /// 44 private area exists, 48 it cannot be made, 82 configuration exists.
 pub fn check_free(ve: &Ve<'_>) -> Result<()> {
-    check_private(ve.ctid, &ve.private()?)?;
+    creating::check_private(ve.ctid, &ve.private()?)?;
     if ve.config.exists() {
         let conf = ve.node.paths.ve_conf(ve.ctid);
         let message = format!("Container config file {} already exists", conf.display());
@@ -227,28 +188,6 @@ fn sample(ve: &Ve<'_>, asked: Option<&str>, had_config: bool) -> Result<ConfFile
     }
     let Some(name) = asked.or_else(|| ve.node.global.configfile()) else { return Ok(ConfFile::parse("")) };
     Ok(vzconf::samples::instantiate(paths, name)?)
-}
-
-/// Absent, or an empty directory that is no mount point. Returns whether it was there.
-pub(crate) fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
-    let Ok(mut entries) = fs::read_dir(private) else {
-        if fs::symlink_metadata(private).is_ok() {
-            let message = format!("{} is there and is no directory", private.display());
-            return Err(Error::refused(Exit::FsNewVePrvt, message));
-        }
-        return Ok(false);
-    };
-    if vzsys::mount::is_mount_point(private) {
-        let message = format!("{} is a mount point", private.display());
-        let hint =
-            format!("Use a directory in it: vzctl create {ctid} --private {}/private", private.display());
-        return Err(Error::advised(Exit::FsNewVePrvt, message, hint));
-    }
-    if entries.next().is_some() {
-        let message = format!("Private area already exists in {}", private.display());
-        return Err(Error::refused(Exit::FsPrvtAreaExist, message));
-    }
-    Ok(true)
 }
 
 fn template(ve: &Ve<'_>, asked: Option<&str>, config: &Config) -> Result<Template> {
@@ -293,7 +232,7 @@ pub fn plan_text(ve: &Ve<'_>, options: &Options) -> Result<String> {
     let draft = Draft::new(ve, options)?;
     Ok(format!(
         "create {} (layout {}) from template {}\nwrite {}:\n{}",
-        draft.private.display(),
+        draft.mark.private.display(),
         draft.choice.layout,
         draft.template.name,
         ve.node.paths.ve_conf(ve.ctid).display(),
@@ -301,22 +240,9 @@ pub fn plan_text(ve: &Ve<'_>, options: &Options) -> Result<String> {
     ))
 }
 
-fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
-    mark.save(&ve.node.paths, ve.ctid)?;
-    fault::point("create.marked");
-    // The reservation: two creators with different lock directories cannot both have it.
-    if !draft.had_private {
-        fs::create_dir(&draft.private)
-            .doing(Exit::FsNewVePrvt, || format!("cannot create {}", draft.private.display()))?;
-    }
-    if let Some(name) = &draft.name {
-        names::assign(&ve.node.paths, ve.ctid, name, None)?;
-    }
+fn build(ve: &Ve<'_>, draft: &Draft) -> Result<()> {
+    let temp = creating::reserve(ve, &draft.mark, draft.quota)?;
     ve.say(0, &format!("Creating container private area ({})", draft.template.name));
-    let temp = mark.temp();
-    discard(ve, &temp)?;
-    quota::begin(ve, &draft.private, draft.quota)?;
-    fault::point("create.limited");
     fill(ve, draft, &temp)?;
     fault::point("create.filled");
     ve.say(0, "Performing postcreate actions");
@@ -324,22 +250,8 @@ fn build(ve: &Ve<'_>, draft: &Draft, mark: &Mark) -> Result<()> {
         true => guest::post_import(ve, draft.choice.layout, &temp)?,
         false => guest::post_create(ve, draft.choice.layout, &temp)?,
     }
-    quota::check_filled(ve, &draft.private, &temp, draft.quota)?;
     fault::point("create.postcreate");
-    draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
-    fault::point("create.config");
-    // COMMIT: the private area is there, whole.
-    fs::rename(&temp, &draft.private)
-        .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))?;
-    fault::point("create.committed");
-    if let Err(error) = scripts::run(ve, &ve.node.paths.action_script(Script::Global(vzconf::Action::Create)))
-    {
-        // The admin's script has the last word: the VE is not wanted as it is.
-        let left = discard(ve, &draft.private).err().map(|e| crate::describe(&e));
-        return Err(error.with_cleanup(left.into_iter().collect()));
-    }
-    remove_retired(ve);
-    creating::remove(ve)
+    creating::commit(ve, &draft.mark, draft.quota, &draft.file)
 }
 
 fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
@@ -358,11 +270,4 @@ fn fill(ve: &Ve<'_>, draft: &Draft, temp: &Path) -> Result<()> {
         (ve.node.progress)("Unpacking the template", done.read, done.total);
     };
     Ok(layout::create(draft.choice.layout, &new, progress)?)
-}
-
-/// `*.destroyed` files of an earlier VE of this number.
-pub(crate) fn remove_retired(ve: &Ve<'_>) {
-    for (_, retired) in crate::destroy::retirements(ve) {
-        let _ = fs::remove_file(retired);
-    }
 }

@@ -1,21 +1,27 @@
-//! The mark of a create at work: `/var/lib/vzctl/creating/CTID`.
+//! A VE that is made, from a template, from another VE or from a backup: how its number is kept and how it appears.
 //!
-//! It is there from before the first thing that a create makes until after the last. Who finds it and has
-//! the VE's lock knows that its writer was killed, and what that had made.
+//! ```text
+//!  check ─▶ reserve: mark, directory, name ─▶ (PRIVATE.tmp is filled) ─▶ commit: CTID.conf, rename to PRIVATE, unmark
+//! ```
+//! The mark, `/var/lib/vzctl/creating/CTID`, is there from before the first thing that is made until after the last. Who
+//! finds it and has the VE's lock knows that its writer was killed, and what that had made.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use templates::cache::Cache;
 use templates::layout;
-use vzconf::{Ctid, Exit, Paths, names};
+use vzconf::change::Changes;
+use vzconf::{ConfFile, Config, Ctid, Exit, Paths, Script, names};
+use vzsys::fault;
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
-use crate::quota;
+use crate::{quota, scripts};
 
-/// What a create makes, and what was there before it.
+/// What making a VE makes, and what was there before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// The private area; it is filled under this name with `.tmp`.
@@ -31,8 +37,26 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// The mark that a create left, if there is one. A damaged one (the host lost its power) tells only
-    /// that there was a create; what it made lies where the configuration puts it.
+    /// Where a VE is to be, and what of it is there already: what is in the way of a new one is told.
+    ///
+    /// # Errors
+    /// 22 and 23 without a place, 44 private area exists, 48 it cannot be made, 131 name.
+    pub(crate) fn plan(ve: &Ve<'_>, config: &Config, name: Option<String>) -> Result<Self> {
+        let private = config.ve_private().ok_or_else(|| {
+            Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration")
+        })?;
+        if config.ve_root().is_none() {
+            return Err(Error::refused(Exit::VeRootNotSet, "VE_ROOT is not set in the configuration"));
+        }
+        let had_private = check_private(ve.ctid, &private)?;
+        if let Some(name) = &name {
+            names::check_free(&ve.node.paths, name, ve.ctid)?;
+        }
+        Ok(Self { private, had_private, had_config: ve.config.exists(), name, base: None })
+    }
+
+    /// The mark that was left, if there is one. Marks are not synced. A damaged one (the host lost its power) tells only
+    /// that something was being made, and not what was there before: nothing is taken away but what can be nothing else.
     fn load(ve: &Ve<'_>) -> Result<Option<Self>> {
         let path = path(&ve.node.paths, ve.ctid);
         let bytes = match fs::read(&path) {
@@ -44,7 +68,10 @@ impl Mark {
         };
         match serde_json::from_slice(&bytes) {
             Ok(mark) => Ok(Some(mark)),
-            Err(_) => ve.private().map(|private| Some(Self { private, ..Self::default() })),
+            Err(_) => {
+                let before = Self { had_private: true, had_config: true, ..Self::default() };
+                ve.private().map(|private| Some(Self { private, ..before }))
+            }
         }
     }
 
@@ -96,6 +123,80 @@ impl Mark {
         }
         done.into_iter().filter_map(|done| done.err().map(|error| crate::describe(&error))).collect()
     }
+}
+
+/// Absent, or an empty directory that is no mount point. Returns whether it was there.
+///
+/// # Errors
+/// 44 for one that is not empty, 48 for what is no such directory.
+pub(crate) fn check_private(ctid: Ctid, private: &Path) -> Result<bool> {
+    let Ok(mut entries) = fs::read_dir(private) else {
+        if fs::symlink_metadata(private).is_ok() {
+            let message = format!("{} is there and is no directory", private.display());
+            return Err(Error::refused(Exit::FsNewVePrvt, message));
+        }
+        return Ok(false);
+    };
+    if vzsys::mount::is_mount_point(private) {
+        let message = format!("{} is a mount point", private.display());
+        let hint =
+            format!("Use a directory in it: vzctl create {ctid} --private {}/private", private.display());
+        return Err(Error::advised(Exit::FsNewVePrvt, message, hint));
+    }
+    if entries.next().is_some() {
+        let message = format!("Private area already exists in {}", private.display());
+        return Err(Error::refused(Exit::FsPrvtAreaExist, message));
+    }
+    Ok(true)
+}
+
+/// Says what is wrong with the configuration of a VE that is to be made, and with what was asked for.
+pub(crate) fn warn(ve: &Ve<'_>, config: &Config, changes: Option<&Changes>) {
+    for warning in config.warnings().iter().chain(changes.into_iter().flat_map(Changes::warnings)) {
+        ve.say(-1, &format!("Warning: {warning}"));
+    }
+}
+
+/// Keeps the number: two creators with different lock directories cannot both have it. Returns where the private area is
+/// to be filled; it is absent, and its limits hold.
+pub(crate) fn reserve(ve: &Ve<'_>, mark: &Mark, limits: quota::Planned) -> Result<PathBuf> {
+    mark.save(&ve.node.paths, ve.ctid)?;
+    fault::point("creating.marked");
+    if !mark.had_private {
+        let made = fs::DirBuilder::new().mode(0o700).create(&mark.private);
+        made.doing(Exit::FsNewVePrvt, || format!("cannot create {}", mark.private.display()))?;
+    }
+    if let Some(name) = &mark.name {
+        names::assign(&ve.node.paths, ve.ctid, name, None)?;
+    }
+    let temp = mark.temp();
+    discard(ve, &temp)?;
+    quota::begin(ve, &mark.private, limits)?;
+    fault::point("creating.reserved");
+    Ok(temp)
+}
+
+/// Has the VE appear, whose private area is whole.
+pub(crate) fn commit(ve: &Ve<'_>, mark: &Mark, limits: quota::Planned, file: &ConfFile) -> Result<()> {
+    let temp = mark.temp();
+    quota::check_filled(ve, &mark.private, &temp, limits)?;
+    file.save(&ve.node.paths.ve_conf(ve.ctid))?;
+    fault::point("creating.config");
+    // COMMIT: the private area is there, whole.
+    fs::rename(&temp, &mark.private)
+        .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))?;
+    fault::point("creating.committed");
+    let script = ve.node.paths.action_script(Script::Global(vzconf::Action::Create));
+    if let Err(error) = scripts::run(ve, &script) {
+        // The admin's script has the last word: the VE is not wanted as it is.
+        let left = discard(ve, &mark.private).err().map(|e| crate::describe(&e));
+        return Err(error.with_cleanup(left.into_iter().collect()));
+    }
+    for (_, retired) in crate::destroy::retirements(ve) {
+        // `*.destroyed` files of an earlier VE of this number.
+        let _ = fs::remove_file(retired);
+    }
+    remove(ve)
 }
 
 fn path(paths: &Paths, ctid: Ctid) -> PathBuf {

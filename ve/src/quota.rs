@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use templates::layout::{self, Choice, Layout};
+use templates::layout::{self, Layout};
 use templates::quota::{Limits, Quota, QuotaError, Record, Report, keeper};
 use vzconf::{Config, Ctid, Exit, Paths};
 
@@ -31,13 +31,18 @@ pub(crate) struct Planned {
 }
 
 /// What the disk limits of a new VE come to, before anything is made. Those that the file system does not keep are kept
-/// by the image that `choice` has then.
-pub(crate) fn plan(ve: &Ve<'_>, config: &Config, private: &Path, choice: &Choice) -> Result<Planned> {
+/// by the image that it has then.
+pub(crate) fn plan(
+    ve: &Ve<'_>,
+    config: &Config,
+    private: &Path,
+    (layout, image): (Layout, bool),
+) -> Result<Planned> {
     let nothing = Planned { project: None, limits: None, subvolume: false };
-    if choice.image.is_some() || !config.disk_quota() {
+    if image || !config.disk_quota() {
         return Ok(nothing);
     }
-    if choice.layout == Layout::Btrfs {
+    if layout == Layout::Btrfs {
         let limits = Limits::of(config);
         if limits.is_some_and(|limits| limits.inodes.limit != 0) {
             ve.say(-1, "WARNING: btrfs limits no inodes; DISKINODES is stored only");
@@ -88,7 +93,7 @@ pub(crate) fn check_filled(ve: &Ve<'_>, private: &Path, temp: &Path, planned: Pl
     let above = |used: u64, limit: u64| limit != 0 && used > limit;
     if above(space, limits.space.limit) || above(inodes, limits.inodes.limit) {
         let message = format!(
-            "The template takes {space} KiB and {inodes} inodes; DISKSPACE is {} KiB, DISKINODES {}",
+            "Its files take {space} KiB and {inodes} inodes; DISKSPACE is {} KiB, DISKINODES {}",
             limits.space.limit, limits.inodes.limit
         );
         return Err(Error::refused(Exit::FsNoDiskSpace, message));

@@ -128,19 +128,30 @@ pub struct New<'a> {
 
 impl New<'_> {
     /// Makes the directory of the area, for root alone.
-    pub(crate) fn make_dir(&self) -> Result<(), LayoutError> {
-        let failed =
-            || LayoutError::call(format!("cannot create {}", self.area.display()), Exit::FsNewVePrvt);
-        let made = fs::DirBuilder::new().mode(0o700).create(self.area);
-        made.call("mkdir", || self.area.display().to_string()).map_err(failed())?;
-        match self.project {
-            Some(id) => fs::File::open(self.area)
-                .call("open", || self.area.display().to_string())
-                .and_then(|dir| set_project(dir.as_fd(), Project { id, inherited: true }))
-                .map_err(failed()),
+    fn make_dir(&self) -> Result<(), LayoutError> {
+        make_dir(self.area, self.project)
+    }
+}
+
+impl Empty<'_> {
+    fn make_dir(&self) -> Result<(), LayoutError> {
+        make_dir(self.area, self.project)
+    }
+}
+
+fn make_dir(area: &Path, project: Option<u32>) -> Result<(), LayoutError> {
+    let what = || area.display().to_string();
+    let make = || {
+        fs::DirBuilder::new().mode(0o700).create(area).call("mkdir", what)?;
+        match project {
+            Some(id) => {
+                let dir = fs::File::open(area).call("open", what)?;
+                set_project(dir.as_fd(), Project { id, inherited: true })
+            }
             None => Ok(()),
         }
-    }
+    };
+    make().map_err(LayoutError::call(format!("cannot create {}", area.display()), Exit::FsNewVePrvt))
 }
 
 /// A private area without content, to be made.
@@ -154,6 +165,8 @@ pub struct Empty<'a> {
     pub image: Option<Size>,
     /// As in [`New`].
     pub blanks: &'a Path,
+    /// As in [`New`].
+    pub project: Option<u32>,
 }
 
 /// What a layout does. An area is given by its path; the caller holds the VE's lock.

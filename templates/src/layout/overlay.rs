@@ -122,13 +122,11 @@ impl Kind for Overlay {
         new.make_dir()?;
         new.cache.add_ref(&base.id, new.ctid)?;
         let (area, blanks) = (new.area, new.blanks);
-        fill(&Empty { area, base: Some((&bases, &base.id)), image: new.image, blanks })
+        fill(&Empty { area, base: Some((&bases, &base.id)), image: new.image, blanks, project: None })
     }
 
     fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
-        let area = empty.area;
-        let made = fs::DirBuilder::new().mode(0o700).create(area);
-        made.call("mkdir", || area.display().to_string()).map_err(failed(area))?;
+        empty.make_dir()?;
         fill(empty)
     }
 

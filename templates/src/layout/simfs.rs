@@ -1,10 +1,5 @@
 //! A plain directory. The name is OpenVZ's; its kernel had a pseudo file system of that name.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-
-use vzconf::Exit;
-use vzsys::Call;
 use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 
@@ -28,9 +23,7 @@ impl Kind for Simfs {
     }
 
     fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
-        let made = DirBuilder::new().mode(0o700).create(empty.area);
-        made.call("mkdir", || empty.area.display().to_string())
-            .map_err(LayoutError::call(format!("cannot prepare {}", empty.area.display()), Exit::FsNewVePrvt))
+        empty.make_dir()
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {

@@ -1,26 +1,23 @@
 //! `vzrestore`: a VE from a backup.
 //!
-//! ```text
-//!  mark ─▶ PRIVATE.tmp ─▶ CTID.conf ─▶ rename to PRIVATE (COMMIT) ─▶ unmark
-//! ```
-//! As with a create, whose mark it is: the next verb removes what a killed one had made. Nothing of the host is changed by
+//! It is made and appears as a created one does ([`crate::creating`]). Nothing of the host is changed by
 //! what a backup says: places, ids and scripts of the VE it was of are not taken over unless asked for.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use templates::backup::{Head, Load, Totals};
 use templates::layout::{self, Choice, Empty, Layout};
-use vzconf::{Action, ConfFile, Config, Ctid, Exit, Script, names};
+use vzconf::{Action, ConfFile, Config, Ctid, Exit, Script};
 use vzsys::fault;
 
 use super::dump::Dump;
-use crate::creating::{self, Mark, discard};
+use crate::creating::{self, Mark};
 use crate::error::{Doing, Error, Result};
 use crate::interrupted::Wake;
 use crate::node::{Node, Ve};
-use crate::{create, disk, handover, mount};
+use crate::{disk, handover, mount, quota};
 
 /// What a VE is made from.
 #[derive(Debug)]
@@ -116,6 +113,7 @@ struct Draft {
     config: Config,
     choice: Choice,
     mark: Mark,
+    quota: quota::Planned,
 }
 
 impl Draft {
@@ -133,10 +131,7 @@ impl Draft {
             None => file.get("NAME").map(str::to_owned).filter(|name| !name.is_empty()),
         };
         match &name {
-            Some(name) => {
-                names::check_free(paths, name, ve.ctid)?;
-                file.set("NAME", name)?;
-            }
+            Some(name) => file.set("NAME", name)?,
             None => drop(file.remove("NAME")),
         }
         // Two VEs with the same ids would be one to the kernel; 0 is not a range but the host's own.
@@ -152,18 +147,14 @@ impl Draft {
             warn_of_addresses(ve, &file, head.ctid);
         }
         let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
-        for warning in config.warnings() {
-            ve.say(-1, &format!("Warning: {warning}"));
-        }
-        let unset = || Error::refused(Exit::VePrivateNotSet, "VE_PRIVATE is not set in the configuration");
-        let private = config.ve_private().ok_or_else(unset)?;
-        let had_private = create::check_private(ve.ctid, &private)?;
-        let choice = choose(ve, &config, wish.layout.as_deref().unwrap_or("auto"), &private)?;
+        creating::warn(ve, &config, None);
+        let mark = Mark::plan(ve, &config, name)?;
+        let choice = choose(ve, &config, wish.layout.as_deref().unwrap_or("auto"), &mark.private)?;
         ve.say(1, &choice.why);
         file.set("VE_LAYOUT", choice.layout.word())?;
         let config = ve.node.global.with_file(ve.ctid, Some(file.clone()));
-        let mark = Mark { private, had_private, had_config: false, name, base: None };
-        Ok(Self { file, config, choice, mark })
+        let quota = quota::plan(ve, &config, &mark.private, (choice.layout, choice.image.is_some()))?;
+        Ok(Self { file, config, choice, mark, quota })
     }
 }
 
@@ -216,23 +207,10 @@ fn check_space(private: &Path, totals: Option<&Totals>) -> Result<()> {
 
 fn build(ve: &Ve<'_>, draft: &Draft, load: Source, wish: &Wish) -> Result<(Head, Totals)> {
     let mark = &draft.mark;
-    mark.save(&ve.node.paths, ve.ctid)?;
-    fault::point("vzrestore.marked");
-    let create_dir = |path: &Path| {
-        let made = fs::DirBuilder::new().mode(0o700).create(path);
-        made.doing(Exit::FsNewVePrvt, || format!("cannot create {}", path.display()))
-    };
-    // The reservation, as with a create.
-    if !mark.had_private {
-        create_dir(&mark.private)?;
-    }
-    if let Some(name) = &mark.name {
-        names::assign(&ve.node.paths, ve.ctid, name, None)?;
-    }
-    let temp = mark.temp();
-    discard(ve, &temp)?;
+    let temp = creating::reserve(ve, mark, draft.quota)?;
     let blanks = disk::blanks(ve);
-    let empty = Empty { area: &temp, base: None, image: draft.choice.image, blanks: &blanks };
+    let (image, project) = (draft.choice.image, draft.quota.project);
+    let empty = Empty { area: &temp, base: None, image, blanks: &blanks, project };
     layout::prepare(draft.choice.layout, &empty)?;
     ve.say(0, &format!("Restoring container private area ({})", mark.private.display()));
     let label = format!("Restoring container {}", ve.ctid);
@@ -259,21 +237,11 @@ fn build(ve: &Ve<'_>, draft: &Draft, load: Source, wish: &Wish) -> Result<(Head,
             &format!("WARNING: its action scripts were left out ({}); see --scripts", names.join(", ")),
         );
     }
-    let finish = || -> Result<()> {
-        draft.file.save(&ve.node.paths.ve_conf(ve.ctid))?;
-        fault::point("vzrestore.config");
-        // COMMIT: the private area is there, whole.
-        fs::rename(&temp, &mark.private)
-            .doing(Exit::FsNewVePrvt, || format!("cannot rename {}", temp.display()))
-    };
-    if let Err(error) = finish() {
+    if let Err(error) = creating::commit(ve, mark, draft.quota, &draft.file) {
         let left =
             scripts.iter().filter_map(|path| fs::remove_file(path).err().map(|_| path.display().to_string()));
         return Err(error.with_cleanup(left.collect()));
     }
-    fault::point("vzrestore.committed");
-    create::remove_retired(ve);
-    creating::remove(ve)?;
     Ok(done)
 }
 
