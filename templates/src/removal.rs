@@ -34,7 +34,8 @@ pub(crate) fn remove(path: &Path) -> vzsys::Result<()> {
         return Err(SysError::new("unlink", path.display(), Errno::INVAL));
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    match openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+    // Not only as a path: that will not do for deleting a subvolume.
+    match openat(CWD, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(dir) => remove_at(dir.as_fd(), name),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(errno) => Err(SysError::new("open", parent.display(), errno)),

@@ -28,11 +28,16 @@ pub fn skip(needs: &str) {
 /// # Panics
 /// When the body does, or something is left behind.
 pub fn on_node<F: FnOnce(&Node)>(body: F) {
+    on_node_named(test_name::<F>(), body);
+}
+
+/// The same of the test with this name.
+pub(crate) fn on_node_named(test: &str, body: impl FnOnce(&Node)) {
     if !rustix::process::geteuid().is_root() {
         return skip("root");
     }
     let Some(dir) = std::env::var_os(outside::NODE) else {
-        return outside::run_inside(test_name::<F>());
+        return outside::run_inside(test);
     };
     let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
     let node = Node::new(PathBuf::from(dir), first);

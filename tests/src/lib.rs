@@ -14,6 +14,7 @@
 //! After the body, every VE is destroyed and the [`World`] must be as it was before.
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+mod btrfs;
 mod ctid;
 mod faults;
 mod inside;
@@ -31,6 +32,7 @@ mod ve;
 mod wait;
 mod world;
 
+pub use btrfs::{Btrfs, on_btrfs};
 pub use faults::fault_points;
 pub use inside::{on_node, skip};
 pub use machine::on_machine;

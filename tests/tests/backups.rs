@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vztests::{Background, Node, Run, Ve, World, command, fault_points, on_node, run, skip, until};
+use vztests::{Background, Node, Run, Ve, World, command, fault_points, on_btrfs, on_node, run, skip, until};
 
 const SOON: Duration = Duration::from_secs(60);
 const BACKUPS: &str = "/vz/backup";
@@ -223,6 +223,44 @@ fn a_backup_holds_up_nobody_but_destroy() {
         backup.finish().ok();
         assert!(!reading.exists());
         ve.ok("destroy", &[]);
+    });
+}
+
+/// On btrfs it is one moment that is saved, whatever the container does meanwhile, and nothing is left of it.
+#[test]
+fn a_subvolume_is_saved_as_it_was_at_one_moment() {
+    on_btrfs(|node| {
+        let _swept = Swept;
+        let (ve, restored) = (node.ve(1), node.ve(2));
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "btrfs"]);
+        ve.start();
+        ve.sh("mkdir /data; for n in $(seq 500); do echo $n >/data/f$n; done");
+        let line = "cd /data; n=0; \
+                    while :; do n=$((n+1)); echo $n >a.new; mv a.new a; echo $n >b.new; mv b.new b; done";
+        ve.sh(&format!("({line}) </dev/null >/dev/null 2>&1 & echo begun"));
+        until("it writes", SOON, || ve.run("exec2", &["test -s /data/b"]).code == 0);
+        let views = || files(&ve.private().join("data").display().to_string()).len();
+        for times in 0..2 {
+            vzbackup(node, &["-q", &ve.id]).ok();
+            assert_eq!(views(), 0);
+            vzrestore(node, &["-q", &newest(), "--as", &restored.id]).ok();
+            restored.ok("mount", &[]);
+            let read = |name: &str| {
+                let path = Path::new("/vz/root").join(&restored.id).join("data").join(name);
+                fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap()
+            };
+            let (a, b) = (read("a"), read("b"));
+            assert!(a == b || a == b + 1, "{times}: a is {a}, b is {b}");
+            restored.ok("umount", &[]);
+            restored.destroy();
+            next_second();
+        }
+        assert_eq!(faulty(node, "vzbackup", "backup.frame", &["-q", &ve.id]).code, -9);
+        assert_eq!(views(), 1);
+        ve.ok("snapshot", &["--name", "one"]);
+        assert_eq!(views(), 1, "the snapshot alone");
+        let told = vzbackup(node, &["-q", "--json", &ve.id]).ok().out();
+        assert!(told.contains("\"taken\": \"snapshot\""), "{told}");
     });
 }
 

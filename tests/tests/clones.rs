@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use vztests::{Node, Ve, fault_points, on_node, run, until};
+use vztests::{Node, Ve, fault_points, on_btrfs, on_node, run, until};
 
 const LAYOUTS: [&str; 4] = ["overlay", "simfs", "ploop", "image"];
 
@@ -42,37 +42,39 @@ fn nothing_is_left() {
 fn a_clone_is_as_its_original_was_and_outlives_it() {
     on_node(|node| {
         for (number, layout) in (0..).zip(LAYOUTS) {
-            let original = with_layout(node, 10 * number + 1, layout);
-            write(&original, "etc/state", "one");
-            original
-                .ok("set", &["--hostname", "first", "--ipadd", "10.5.0.1", "--numproc", "200:200", "--save"]);
-            original.ok("snapshot", &["--name", "one"]);
-            write(&original, "etc/state", "two");
-            let (old, new, live) =
-                (node.ve(10 * number + 2), node.ve(10 * number + 3), node.ve(10 * number + 4));
-            old.ok("create", &["--from", &format!("{}@one", original.id), "--hostname", "second"]);
-            new.ok("create", &["--from", &original.id]);
-            original.start();
-            original.sh("echo three >/etc/state; mkdir /d; ln /etc/state /d/other");
-            live.ok("create", &["--from", &original.id]);
-            assert_eq!(original.sh("cat /etc/state"), "three");
-            let conf = old.conf();
-            assert!(conf.contains("HOSTNAME=\"second\"") && conf.contains("NUMPROC=\"200\""), "{conf}");
-            assert!(!conf.contains("10.5.0.1") && !live.conf().contains("first"), "{conf}");
-            original.destroy();
-            for (clone, state) in [(&old, "one"), (&new, "two"), (&live, "three\n")] {
-                assert_eq!(file(clone, "etc/state").as_deref(), Some(state), "{layout}");
-                clone.start();
-                clone.sh("echo own >/etc/own; rm /etc/state");
-            }
-            assert_eq!(live.sh("cat /d/other; test -e /etc/state || echo gone"), "three\ngone");
-            for clone in [old, new, live] {
-                assert_eq!(clone.sh("cat /etc/own"), "own");
-                clone.destroy();
-            }
-            nothing_is_left();
+            as_its_original(node, number, layout);
         }
     });
+}
+
+fn as_its_original(node: &Node, number: u32, layout: &str) {
+    let original = with_layout(node, 10 * number + 1, layout);
+    write(&original, "etc/state", "one");
+    original.ok("set", &["--hostname", "first", "--ipadd", "10.5.0.1", "--numproc", "200:200", "--save"]);
+    original.ok("snapshot", &["--name", "one"]);
+    write(&original, "etc/state", "two");
+    let (old, new, live) = (node.ve(10 * number + 2), node.ve(10 * number + 3), node.ve(10 * number + 4));
+    old.ok("create", &["--from", &format!("{}@one", original.id), "--hostname", "second"]);
+    new.ok("create", &["--from", &original.id]);
+    original.start();
+    original.sh("echo three >/etc/state; mkdir /d; ln /etc/state /d/other");
+    live.ok("create", &["--from", &original.id]);
+    assert_eq!(original.sh("cat /etc/state"), "three");
+    let conf = old.conf();
+    assert!(conf.contains("HOSTNAME=\"second\"") && conf.contains("NUMPROC=\"200\""), "{conf}");
+    assert!(!conf.contains("10.5.0.1") && !live.conf().contains("first"), "{conf}");
+    original.destroy();
+    for (clone, state) in [(&old, "one"), (&new, "two"), (&live, "three\n")] {
+        assert_eq!(file(clone, "etc/state").as_deref(), Some(state), "{layout}");
+        clone.start();
+        clone.sh("echo own >/etc/own; rm /etc/state");
+    }
+    assert_eq!(live.sh("cat /d/other; test -e /etc/state || echo gone"), "three\ngone");
+    for clone in [old, new, live] {
+        assert_eq!(clone.sh("cat /etc/own"), "own");
+        clone.destroy();
+    }
+    nothing_is_left();
 }
 
 #[test]
@@ -115,28 +117,72 @@ fn what_cannot_be_cloned_is_refused_and_leaves_nothing() {
 fn a_clone_killed_anywhere_leaves_nothing_or_is_whole() {
     on_node(|node| {
         for layout in ["overlay", "simfs"] {
-            let original = with_layout(node, 1, layout);
-            write(&original, "etc/state", "one");
-            for point in fault_points("clone") {
-                println!("{layout}: killed at {point}");
-                let clone = node.ve(2);
-                let killed = clone.fault(&point, "create", &["--from", &original.id]);
-                if killed.code == 0 {
-                    clone.ok("destroy", &[]);
-                    continue;
-                }
-                killed.exits(-9);
-                let again = clone.run("create", &["--from", &original.id]);
-                assert!([0, 82].contains(&again.code), "{again}");
-                assert_eq!(file(&clone, "etc/state").as_deref(), Some("one"));
-                assert_eq!(file(&original, "etc/state").as_deref(), Some("one"));
-                clone.start();
-                clone.destroy();
-            }
-            original.ok("destroy", &[]);
-            nothing_is_left();
+            killed_anywhere(node, layout);
         }
     });
+}
+
+fn killed_anywhere(node: &Node, layout: &str) {
+    let original = with_layout(node, 1, layout);
+    write(&original, "etc/state", "one");
+    for point in fault_points("clone") {
+        println!("{layout}: killed at {point}");
+        let clone = node.ve(2);
+        let killed = clone.fault(&point, "create", &["--from", &original.id]);
+        if killed.code == 0 {
+            clone.ok("destroy", &[]);
+            continue;
+        }
+        killed.exits(-9);
+        let again = clone.run("create", &["--from", &original.id]);
+        assert!([0, 82].contains(&again.code), "{again}");
+        assert_eq!(file(&clone, "etc/state").as_deref(), Some("one"));
+        assert_eq!(file(&original, "etc/state").as_deref(), Some("one"));
+        clone.start();
+        clone.destroy();
+    }
+    original.ok("destroy", &[]);
+    nothing_is_left();
+}
+
+/// Of subvolumes: the files are shared, the limits are not.
+mod btrfs {
+    use super::*;
+
+    #[test]
+    fn a_clone_is_as_its_original_was() {
+        on_btrfs(|node| as_its_original(node, 0, "btrfs"));
+    }
+
+    #[test]
+    fn a_clone_killed_anywhere_leaves_nothing() {
+        on_btrfs(|node| killed_anywhere(node, "btrfs"));
+    }
+
+    #[test]
+    fn a_clone_takes_no_room_and_has_a_limit_of_its_own() {
+        on_btrfs(|node| {
+            let (original, clone) = (with_layout(node, 1, "btrfs"), node.ve(2));
+            original.start();
+            original.sh("dd if=/dev/urandom of=/root/a bs=1M count=60 2>/dev/null; sync");
+            let free = || {
+                run("sync", &["-f", "/vz"]).ok();
+                let text = run("df", &["-k", "--output=avail", "/vz"]).ok().out();
+                text.lines().last().unwrap().trim().parse::<u64>().unwrap()
+            };
+            let before = free();
+            clone.ok("create", &["--from", &original.id]);
+            assert!(before - free().min(before) < 20 << 10, "{before} KiB before, {} after", free());
+            clone.start();
+            let write = "dd if=/dev/zero of=/root/b bs=1M count=200 2>&1";
+            for ve in [&clone, &original] {
+                assert_ne!(ve.run("exec2", &[write]).code, 0);
+                ve.sh("rm /root/b; sync");
+            }
+            original.destroy();
+            clone.sh("test $(stat -c %s /root/a) = 62914560 && dd if=/dev/zero of=/root/b bs=1M count=20 2>/dev/null");
+        });
+    }
 }
 
 /// As `vzmigrate -r no` leaves it: the container is elsewhere, and what starts here under its number is out of date.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use vztests::{Node, Ve, fault_points, on_node, run, until};
+use vztests::{Node, Ve, fault_points, on_btrfs, on_node, run, until};
 
 /// Takes a snapshot; its id.
 fn take(ve: &Ve<'_>, name: &str) -> String {
@@ -52,93 +52,99 @@ fn with_layout<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
 
 const LAYOUTS: [&str; 4] = ["overlay", "simfs", "ploop", "image"];
 
+fn each_layout(node: &Node, test: fn(&Node, u32, &str)) {
+    for (number, layout) in (1..).zip(LAYOUTS) {
+        test(node, number, layout);
+    }
+}
+
 #[test]
 fn a_stopped_container_goes_back_and_forth_between_its_snapshots() {
-    on_node(|node| {
-        for (number, layout) in (1..).zip(LAYOUTS) {
-            let ve = with_layout(node, number, layout);
-            assert_eq!(ve.ok("snapshot-list", &[]).out().lines().count(), 1);
-            write(&ve, "etc/state", "one");
-            ve.ok("set", &["--hostname", "one", "--save"]);
-            let one = take(&ve, "one");
-            write(&ve, "etc/state", "two");
-            write(&ve, "etc/more", "x");
-            ve.ok("set", &["--hostname", "two", "--save"]);
-            let two = take(&ve, "two");
-            write(&ve, "etc/state", "lost");
-            assert_eq!(listed(&ve), ["one", "*two"]);
-            ve.ok("snapshot-switch", &["--id", &one]);
-            assert_eq!(listed(&ve), ["*one", "two"]);
-            assert_eq!((file(&ve, "etc/state").as_deref(), file(&ve, "etc/more")), (Some("one"), None));
-            assert!(ve.conf().contains("HOSTNAME=\"one\""));
-            write(&ve, "etc/state", "branch");
-            take(&ve, "branch");
-            ve.ok("snapshot-switch", &["--id", &two, "--skip-config"]);
-            assert_eq!(file(&ve, "etc/state").as_deref(), Some("two"));
-            assert_eq!(file(&ve, "etc/more").as_deref(), Some("x"));
-            assert!(ve.conf().contains("HOSTNAME=\"one\""));
-            let chain = ve.ok("snapshot-list", &["-H", "-o", "name", "--id", &two]).out();
-            assert_eq!(chain, "two\none\n");
-            ve.start();
-            assert_eq!(ve.sh("cat /etc/state"), "two");
-            ve.ok("stop", &["--fast"]);
-        }
-    });
+    on_node(|node| each_layout(node, back_and_forth));
+}
+
+fn back_and_forth(node: &Node, number: u32, layout: &str) {
+    let ve = with_layout(node, number, layout);
+    assert_eq!(ve.ok("snapshot-list", &[]).out().lines().count(), 1);
+    write(&ve, "etc/state", "one");
+    ve.ok("set", &["--hostname", "one", "--save"]);
+    let one = take(&ve, "one");
+    write(&ve, "etc/state", "two");
+    write(&ve, "etc/more", "x");
+    ve.ok("set", &["--hostname", "two", "--save"]);
+    let two = take(&ve, "two");
+    write(&ve, "etc/state", "lost");
+    assert_eq!(listed(&ve), ["one", "*two"]);
+    ve.ok("snapshot-switch", &["--id", &one]);
+    assert_eq!(listed(&ve), ["*one", "two"]);
+    assert_eq!((file(&ve, "etc/state").as_deref(), file(&ve, "etc/more")), (Some("one"), None));
+    assert!(ve.conf().contains("HOSTNAME=\"one\""));
+    write(&ve, "etc/state", "branch");
+    take(&ve, "branch");
+    ve.ok("snapshot-switch", &["--id", &two, "--skip-config"]);
+    assert_eq!(file(&ve, "etc/state").as_deref(), Some("two"));
+    assert_eq!(file(&ve, "etc/more").as_deref(), Some("x"));
+    assert!(ve.conf().contains("HOSTNAME=\"one\""));
+    let chain = ve.ok("snapshot-list", &["-H", "-o", "name", "--id", &two]).out();
+    assert_eq!(chain, "two\none\n");
+    ve.start();
+    assert_eq!(ve.sh("cat /etc/state"), "two");
+    ve.ok("stop", &["--fast"]);
 }
 
 #[test]
 fn deleting_a_snapshot_changes_nothing_else() {
-    on_node(|node| {
-        for (number, layout) in (1..).zip(LAYOUTS) {
-            let ve = with_layout(node, number, layout);
-            write(&ve, "etc/a", "1");
-            let one = take(&ve, "one");
-            write(&ve, "etc/b", "2");
-            let two = take(&ve, "two");
-            write(&ve, "etc/c", "3");
-            ve.ok("snapshot-delete", &["--id", &one]);
-            assert_eq!(listed(&ve), ["*two"]);
-            for (path, text) in [("etc/a", "1"), ("etc/b", "2"), ("etc/c", "3")] {
-                assert_eq!(file(&ve, path).as_deref(), Some(text));
-            }
-            ve.ok("snapshot-switch", &["--id", &two]);
-            assert_eq!((file(&ve, "etc/a").as_deref(), file(&ve, "etc/c")), (Some("1"), None));
-            ve.run("snapshot-switch", &["--id", &one]).exits(159);
-            ve.run("snapshot-delete", &["--id", &one]).exits(158);
-            ve.ok("snapshot-delete", &["--id", &two]);
-            assert_eq!(file(&ve, "etc/b").as_deref(), Some("2"));
-            assert!(listed(&ve).is_empty());
-        }
-    });
+    on_node(|node| each_layout(node, deleting));
+}
+
+fn deleting(node: &Node, number: u32, layout: &str) {
+    let ve = with_layout(node, number, layout);
+    write(&ve, "etc/a", "1");
+    let one = take(&ve, "one");
+    write(&ve, "etc/b", "2");
+    let two = take(&ve, "two");
+    write(&ve, "etc/c", "3");
+    ve.ok("snapshot-delete", &["--id", &one]);
+    assert_eq!(listed(&ve), ["*two"]);
+    for (path, text) in [("etc/a", "1"), ("etc/b", "2"), ("etc/c", "3")] {
+        assert_eq!(file(&ve, path).as_deref(), Some(text));
+    }
+    ve.ok("snapshot-switch", &["--id", &two]);
+    assert_eq!((file(&ve, "etc/a").as_deref(), file(&ve, "etc/c")), (Some("1"), None));
+    ve.run("snapshot-switch", &["--id", &one]).exits(159);
+    ve.run("snapshot-delete", &["--id", &one]).exits(158);
+    ve.ok("snapshot-delete", &["--id", &two]);
+    assert_eq!(file(&ve, "etc/b").as_deref(), Some("2"));
+    assert!(listed(&ve).is_empty());
 }
 
 #[test]
 fn a_running_container_is_taken_at_one_moment_and_goes_on() {
-    on_node(|node| {
-        for (number, layout) in (1..).zip(LAYOUTS) {
-            let ve = with_layout(node, number, layout);
-            ve.start();
-            // Two files that are never far apart: a copy that is not of one moment would have them apart.
-            let line = "mkdir -p /data; cd /data; n=0; \
-                        while :; do n=$((n+1)); echo $n >a.new; mv a.new a; echo $n >b.new; mv b.new b; done";
-            ve.sh(&format!("({line}) </dev/null >/dev/null 2>&1 & sleep 0; echo begun"));
-            until("it writes", Duration::from_secs(20), || ve.run("exec2", &["test -s /data/b"]).code == 0);
-            let run = node.vzctl(&["--verbose", "snapshot", &ve.id, "--name", "live"]).ok();
-            assert!(run.text().contains("stood still for"), "{run}");
-            let before: u64 = ve.sh("cat /data/b").parse().unwrap();
-            until("it goes on", Duration::from_secs(20), || {
-                ve.sh("cat /data/b").parse::<u64>().is_ok_and(|now| now > before + 3)
-            });
-            ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
-            ve.is("exist unmounted down");
-            let number = |path: &str| file(&ve, path).unwrap().trim().parse::<u64>().unwrap();
-            let (a, b) = (number("data/a"), number("data/b"));
-            assert!(a == b || a == b + 1, "{layout}: a is {a}, b is {b}");
-            assert!(b <= before);
-            ve.start();
-            ve.ok("stop", &["--fast"]);
-        }
+    on_node(|node| each_layout(node, at_one_moment));
+}
+
+fn at_one_moment(node: &Node, number: u32, layout: &str) {
+    let ve = with_layout(node, number, layout);
+    ve.start();
+    // Two files that are never far apart: a copy that is not of one moment would have them apart.
+    let line = "mkdir -p /data; cd /data; n=0; \
+                while :; do n=$((n+1)); echo $n >a.new; mv a.new a; echo $n >b.new; mv b.new b; done";
+    ve.sh(&format!("({line}) </dev/null >/dev/null 2>&1 & sleep 0; echo begun"));
+    until("it writes", Duration::from_secs(20), || ve.run("exec2", &["test -s /data/b"]).code == 0);
+    let run = node.vzctl(&["--verbose", "snapshot", &ve.id, "--name", "live"]).ok();
+    assert!(run.text().contains("stood still for"), "{run}");
+    let before: u64 = ve.sh("cat /data/b").parse().unwrap();
+    until("it goes on", Duration::from_secs(20), || {
+        ve.sh("cat /data/b").parse::<u64>().is_ok_and(|now| now > before + 3)
     });
+    ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
+    ve.is("exist unmounted down");
+    let number = |path: &str| file(&ve, path).unwrap().trim().parse::<u64>().unwrap();
+    let (a, b) = (number("data/a"), number("data/b"));
+    assert!(a == b || a == b + 1, "{layout}: a is {a}, b is {b}");
+    assert!(b <= before);
+    ve.start();
+    ve.ok("stop", &["--fast"]);
 }
 
 fn take_id(ve: &Ve<'_>, name: &str) -> String {
@@ -149,57 +155,53 @@ fn take_id(ve: &Ve<'_>, name: &str) -> String {
 
 #[test]
 fn what_a_running_container_deletes_links_and_moves_is_in_its_snapshot_as_it_was() {
-    on_node(|node| {
-        for (number, layout) in (1..).zip(LAYOUTS) {
-            let ve = with_layout(node, number, layout);
-            ve.start();
-            ve.sh("mkdir -p /t/d && echo x >/t/d/f && ln /t/d/f /t/second && ln -s f /t/d/link && mkfifo /t/pipe");
-            ve.sh("rm /etc/hostname; rm -r /etc/init.d 2>/dev/null; mkdir -p /etc/init.d; chmod 4711 /t/d/f");
-            take(&ve, "live");
-            let inode =
-                |path: &str| ve.sh(&format!("ls -i {path}")).split_whitespace().next().unwrap().to_owned();
-            assert_eq!(inode("/t/d/f"), inode("/t/second"));
-            ve.sh("rm -r /t; echo new >/etc/hostname");
-            ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
-            ve.start();
-            assert_eq!(ve.sh("cat /t/second"), "x");
-            assert_eq!(
-                ve.sh("readlink /t/d/link; test -p /t/pipe && ls -l /t/d/f | cut -c1-10"),
-                "f\n-rws--x--x"
-            );
-            // An overlay gives a file of a layer below a copy of its own for each name that is written to.
-            let other = if layout == "overlay" { "x" } else { "x\nmore" };
-            assert_eq!(ve.sh("echo more >>/t/d/f; cat /t/second"), other);
-            assert_eq!(ve.run("exec2", &["test -e /etc/init.d/rcS"]).code, 1);
-            ve.ok("stop", &["--fast"]);
-        }
-    });
+    on_node(|node| each_layout(node, deleted_linked_moved));
+}
+
+fn deleted_linked_moved(node: &Node, number: u32, layout: &str) {
+    let ve = with_layout(node, number, layout);
+    ve.start();
+    ve.sh("mkdir -p /t/d && echo x >/t/d/f && ln /t/d/f /t/second && ln -s f /t/d/link && mkfifo /t/pipe");
+    ve.sh("rm /etc/hostname; rm -r /etc/init.d 2>/dev/null; mkdir -p /etc/init.d; chmod 4711 /t/d/f");
+    take(&ve, "live");
+    let inode = |path: &str| ve.sh(&format!("ls -i {path}")).split_whitespace().next().unwrap().to_owned();
+    assert_eq!(inode("/t/d/f"), inode("/t/second"));
+    ve.sh("rm -r /t; echo new >/etc/hostname");
+    ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
+    ve.start();
+    assert_eq!(ve.sh("cat /t/second"), "x");
+    assert_eq!(ve.sh("readlink /t/d/link; test -p /t/pipe && ls -l /t/d/f | cut -c1-10"), "f\n-rws--x--x");
+    // An overlay gives a file of a layer below a copy of its own for each name that is written to.
+    let other = if layout == "overlay" { "x" } else { "x\nmore" };
+    assert_eq!(ve.sh("echo more >>/t/d/f; cat /t/second"), other);
+    assert_eq!(ve.run("exec2", &["test -e /etc/init.d/rcS"]).code, 1);
+    ve.ok("stop", &["--fast"]);
 }
 
 #[test]
 fn a_snapshot_is_mounted_to_be_read_only() {
-    on_node(|node| {
-        for (number, layout) in (1..).zip(LAYOUTS) {
-            let ve = with_layout(node, number, layout);
-            write(&ve, "etc/kept", "yes");
-            let id = take(&ve, "one");
-            write(&ve, "etc/kept", "no");
-            let target = node.scratch().join("target");
-            fs::create_dir_all(&target).unwrap();
-            let at = target.to_str().unwrap();
-            ve.ok("snapshot-mount", &["--id", &id, "--target", at]);
-            assert_eq!(fs::read_to_string(target.join("etc/kept")).unwrap(), "yes");
-            assert!(fs::write(target.join("etc/kept"), "x").is_err());
-            ve.run("snapshot-mount", &["--id", &id, "--target", at]).exits(160);
-            assert!(ve.ok("snapshot-list", &["-H", "-o", "target"]).out().contains(at));
-            ve.run("snapshot-delete", &["--id", &id]).exits(158).says("snapshot-umount");
-            ve.ok("snapshot-umount", &["--id", &id]);
-            ve.run("snapshot-umount", &["--id", &id]).exits(161);
-            ve.ok("snapshot-mount", &["--id", &id, "--target", at]);
-            ve.ok("destroy", &[]);
-            assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
-        }
-    });
+    on_node(|node| each_layout(node, mounted));
+}
+
+fn mounted(node: &Node, number: u32, layout: &str) {
+    let ve = with_layout(node, number, layout);
+    write(&ve, "etc/kept", "yes");
+    let id = take(&ve, "one");
+    write(&ve, "etc/kept", "no");
+    let target = node.scratch().join("target");
+    fs::create_dir_all(&target).unwrap();
+    let at = target.to_str().unwrap();
+    ve.ok("snapshot-mount", &["--id", &id, "--target", at]);
+    assert_eq!(fs::read_to_string(target.join("etc/kept")).unwrap(), "yes");
+    assert!(fs::write(target.join("etc/kept"), "x").is_err());
+    ve.run("snapshot-mount", &["--id", &id, "--target", at]).exits(160);
+    assert!(ve.ok("snapshot-list", &["-H", "-o", "target"]).out().contains(at));
+    ve.run("snapshot-delete", &["--id", &id]).exits(158).says("snapshot-umount");
+    ve.ok("snapshot-umount", &["--id", &id]);
+    ve.run("snapshot-umount", &["--id", &id]).exits(161);
+    ve.ok("snapshot-mount", &["--id", &id, "--target", at]);
+    ve.ok("destroy", &[]);
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
 }
 
 #[test]
@@ -235,18 +237,18 @@ fn the_list_is_what_scripts_expect() {
 
 #[test]
 fn snapshots_go_with_their_container() {
-    on_node(|node| {
-        for (number, layout) in (1..).zip(LAYOUTS) {
-            let ve = with_layout(node, number, layout);
-            take(&ve, "one");
-            ve.start();
-            take(&ve, "two");
-            ve.destroy();
-            until("all is deleted", Duration::from_secs(20), || {
-                let left = run("find", &["/vz/private", "/vz/vztmp", "-mindepth", "1"]).out();
-                left.is_empty()
-            });
-        }
+    on_node(|node| each_layout(node, go_with_container));
+}
+
+fn go_with_container(node: &Node, number: u32, layout: &str) {
+    let ve = with_layout(node, number, layout);
+    take(&ve, "one");
+    ve.start();
+    take(&ve, "two");
+    ve.destroy();
+    until("all is deleted", Duration::from_secs(20), || {
+        let left = run("find", &["/vz/private", "/vz/vztmp", "-mindepth", "1"]).out();
+        left.is_empty()
     });
 }
 
@@ -307,8 +309,82 @@ fn killed_everywhere(node: &Node, layout: &str, verb: &str, running: bool) {
     });
 }
 
+/// The same of subvolumes.
+mod btrfs {
+    use super::*;
+
+    #[test]
+    fn a_stopped_container_goes_back_and_forth() {
+        on_btrfs(|node| {
+            back_and_forth(node, 1, "btrfs");
+            deleting(node, 2, "btrfs");
+        });
+    }
+
+    #[test]
+    fn a_running_one_is_taken_at_one_moment() {
+        on_btrfs(|node| {
+            at_one_moment(node, 1, "btrfs");
+            deleted_linked_moved(node, 2, "btrfs");
+        });
+    }
+
+    #[test]
+    fn snapshots_are_mounted_and_go_with_their_container() {
+        on_btrfs(|node| {
+            mounted(node, 1, "btrfs");
+            go_with_container(node, 2, "btrfs");
+            let left = run("btrfs", &["subvolume", "list", "/vz"]).out();
+            assert_eq!(left.lines().count(), 1, "the template alone: {left}");
+        });
+    }
+
+    #[test]
+    fn a_limit_holds_after_a_switch_and_counts_what_snapshots_keep() {
+        on_btrfs(|node| {
+            let ve = with_layout(node, 1, "btrfs");
+            ve.start();
+            ve.sh("dd if=/dev/zero of=/root/a bs=1M count=60 2>/dev/null; sync");
+            let full = take(&ve, "full");
+            for _ in 0..2 {
+                ve.ok("snapshot-switch", &["--id", &full]);
+                ve.start();
+                assert_ne!(ve.run("exec2", &["dd if=/dev/zero of=/root/b bs=1M count=100 2>&1"]).code, 0);
+                ve.sh("rm -f /root/b; sync");
+            }
+            let report = run(node.program("vzquota").to_str().unwrap(), &["stat", "-b", &ve.id]).ok().out();
+            let used: u64 = report.split_whitespace().next().unwrap().parse().unwrap();
+            assert!((60 << 10..=128 << 10).contains(&used), "{report}");
+            // What nobody has any more is free again.
+            ve.sh("rm -f /root/a");
+            ve.ok("snapshot-delete", &["--id", &full]);
+            run("sync", &["-f", "/vz"]).ok();
+            until("there is room", Duration::from_secs(60), || {
+                ve.run("exec2", &["dd if=/dev/zero of=/root/b bs=1M count=100 2>/dev/null && rm /root/b"])
+                    .code
+                    == 0
+            });
+        });
+    }
+}
+
 mod heavy {
     use super::*;
+
+    #[test]
+    fn a_subvolumes_snapshot_killed_anywhere_is_mended() {
+        on_btrfs(|node| killed_everywhere(node, "btrfs", "snapshot", true));
+    }
+
+    #[test]
+    fn a_subvolumes_switch_killed_anywhere_is_mended() {
+        on_btrfs(|node| killed_everywhere(node, "btrfs", "snapshot-switch", false));
+    }
+
+    #[test]
+    fn a_subvolumes_delete_killed_anywhere_is_mended() {
+        on_btrfs(|node| killed_everywhere(node, "btrfs", "snapshot-delete", true));
+    }
 
     #[test]
     fn an_overlay_snapshot_killed_anywhere_is_mended() {

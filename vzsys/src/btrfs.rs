@@ -60,6 +60,21 @@ struct QgroupLimit {
     rsv_excl: u64,
 }
 
+/// `struct btrfs_ioctl_qgroup_create_args`.
+#[repr(C)]
+struct QgroupCreate {
+    create: u64,
+    qgroup: u64,
+}
+
+/// `struct btrfs_ioctl_qgroup_assign_args`.
+#[repr(C)]
+struct QgroupAssign {
+    assign: u64,
+    member: u64,
+    group: u64,
+}
+
 /// Which way an ioctl's argument goes, in the bits of its number.
 const WRITE: u64 = 1;
 const READ: u64 = 2;
@@ -75,6 +90,8 @@ const SUBVOL_SETFLAGS: libc::c_ulong = request::<u64>(WRITE, 26);
 const INO_LOOKUP: libc::c_ulong = request::<Lookup>(READ | WRITE, 18);
 const FS_INFO: libc::c_ulong = request::<Info>(READ, 31);
 const QUOTA_CTL: libc::c_ulong = request::<QuotaCtl>(READ | WRITE, 40);
+const QGROUP_ASSIGN: libc::c_ulong = request::<QgroupAssign>(WRITE, 41);
+const QGROUP_CREATE: libc::c_ulong = request::<QgroupCreate>(WRITE, 42);
 const QGROUP_LIMIT: libc::c_ulong = request::<QgroupLimit>(READ, 43);
 
 /// What makes a subvolume or snapshot, in all its forms: for a filter of system calls.
@@ -90,7 +107,8 @@ const READ_ONLY: u64 = 1 << 1;
 fn ioctl<T>(fd: BorrowedFd<'_>, name: &'static str, number: libc::c_ulong, data: &mut T) -> Result<()> {
     // SAFETY: each caller pairs a number with the struct whose size that number has; it is live and writable for the call.
     let r = unsafe { libc::ioctl(fd.as_raw_fd(), number as _, std::ptr::from_mut(data)) };
-    if r == 0 { Ok(()) } else { Err(SysError::new("ioctl", name, last_errno())) }
+    // Some say by 1 that counting begins anew.
+    if r >= 0 { Ok(()) } else { Err(SysError::new("ioctl", name, last_errno())) }
 }
 
 fn named(name: &OsStr) -> Result<VolArgs> {
@@ -121,13 +139,26 @@ pub fn create(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     ioctl(dir, "BTRFS_IOC_SUBVOL_CREATE_V2", SUBVOL_CREATE_V2, &mut named(name)?)
 }
 
-/// Makes a snapshot of a subvolume, which can be written, with this name in a directory of the same file system.
+/// What may be done with a new snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It is a tree like any other.
+    Write,
+    /// It stays as it is.
+    Read,
+}
+
+/// Makes a snapshot of a subvolume with this name in a directory of the same file system. It is on the disk when this
+/// returns, with all that was written to the subvolume before.
 ///
 /// # Errors
 /// The errno of ioctl(2): `EXDEV` for another file system, `EINVAL` for what is no subvolume.
-pub fn snapshot(of: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+pub fn snapshot(of: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr, access: Access) -> Result<()> {
     let mut args = named(name)?;
     args.fd = i64::from(of.as_raw_fd());
+    if access == Access::Read {
+        args.flags = READ_ONLY;
+    }
     ioctl(dir, "BTRFS_IOC_SNAP_CREATE_V2", SNAP_CREATE_V2, &mut args)
 }
 
@@ -165,12 +196,23 @@ pub struct Counted {
     pub limit: u64,
 }
 
+fn fsid(file: BorrowedFd<'_>) -> Result<[u8; 16]> {
+    let mut info = Info { max_id: 0, num_devices: 0, fsid: [0; 16], rest: [0; 992] };
+    ioctl(file, "BTRFS_IOC_FS_INFO", FS_INFO, &mut info).map(|()| info.fsid)
+}
+
+/// Whether two files are on one btrfs, so that one can be a snapshot of the other.
+#[must_use]
+pub fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    is_btrfs(one)
+        && is_btrfs(other)
+        && matches!((fsid(one), fsid(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// The directory of a file system in sysfs where its quota is; there while quota is on.
 fn directory(file: BorrowedFd<'_>) -> Result<PathBuf> {
-    let mut info = Info { max_id: 0, num_devices: 0, fsid: [0; 16], rest: [0; 992] };
-    ioctl(file, "BTRFS_IOC_FS_INFO", FS_INFO, &mut info)?;
     let mut name = String::new();
-    for (at, byte) in info.fsid.iter().enumerate() {
+    for (at, byte) in fsid(file)?.iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {
             name.push('-');
         }
@@ -179,12 +221,38 @@ fn directory(file: BorrowedFd<'_>) -> Result<PathBuf> {
     Ok(PathBuf::from("/sys/fs/btrfs").join(name).join("qgroups"))
 }
 
-/// What is counted for a subvolume; `None` while quota is off.
+/// What is counted and limited: a subvolume, or all subvolumes that were put into a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// The subvolume with this number.
+    Subvolume(u64),
+    /// The group with this number, below 2^48.
+    Group(u64),
+}
+
+impl Account {
+    fn id(self) -> u64 {
+        match self {
+            Self::Subvolume(number) => number,
+            Self::Group(number) => 1 << 48 | number,
+        }
+    }
+
+    /// Its directory in sysfs.
+    fn name(self) -> String {
+        match self {
+            Self::Subvolume(number) => format!("0_{number}"),
+            Self::Group(number) => format!("1_{number}"),
+        }
+    }
+}
+
+/// What is counted; `None` while quota is off, or for a group that is not there.
 ///
 /// # Errors
 /// The errno of what failed.
-pub fn counted(file: BorrowedFd<'_>, subvolume: u64) -> Result<Option<Counted>> {
-    let dir = directory(file)?.join(format!("0_{subvolume}"));
+pub fn counted(file: BorrowedFd<'_>, of: Account) -> Result<Option<Counted>> {
+    let dir = directory(file)?.join(of.name());
     if !dir.is_dir() {
         return Ok(None);
     }
@@ -218,15 +286,40 @@ pub fn enable_quota(file: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// Limits what a subvolume may hold, in bytes; 0 lifts the limit.
+/// Whether what is written counts for the subvolume in which it was written, also when only a snapshot has it yet
+/// (simple quotas). Else it counts for each that has it.
+///
+/// # Errors
+/// The errno of ioctl(2).
+pub fn counts_writers(file: BorrowedFd<'_>) -> Result<bool> {
+    Ok(std::fs::read_to_string(directory(file)?.join("mode")).is_ok_and(|mode| mode.trim() == "squota"))
+}
+
+/// Has a group, made if it is missing, count what a subvolume does. Already in it is no error.
 ///
 /// # Errors
 /// The errno of ioctl(2): `ENOTCONN` while quota is off.
-pub fn limit(file: BorrowedFd<'_>, subvolume: u64, bytes: u64) -> Result<()> {
+pub fn put_into_group(file: BorrowedFd<'_>, subvolume: u64, group: u64) -> Result<()> {
+    let there_is_fine = |done: Result<()>| match done {
+        Err(error) if error.errno() == Errno::EXIST => Ok(()),
+        done => done,
+    };
+    let group = Account::Group(group).id();
+    let mut create = QgroupCreate { create: 1, qgroup: group };
+    there_is_fine(ioctl(file, "BTRFS_IOC_QGROUP_CREATE", QGROUP_CREATE, &mut create))?;
+    let mut assign = QgroupAssign { assign: 1, member: subvolume, group };
+    there_is_fine(ioctl(file, "BTRFS_IOC_QGROUP_ASSIGN", QGROUP_ASSIGN, &mut assign))
+}
+
+/// Limits what a subvolume or a group may hold, in bytes; 0 lifts the limit.
+///
+/// # Errors
+/// The errno of ioctl(2): `ENOTCONN` while quota is off.
+pub fn limit(file: BorrowedFd<'_>, of: Account, bytes: u64) -> Result<()> {
     const MAX_RFER: u64 = 1;
     // All ones take a limit away.
     let max_rfer = if bytes == 0 { u64::MAX } else { bytes };
-    let mut args = QgroupLimit { qgroup: subvolume, flags: MAX_RFER, max_rfer, ..QgroupLimit::default() };
+    let mut args = QgroupLimit { qgroup: of.id(), flags: MAX_RFER, max_rfer, ..QgroupLimit::default() };
     ioctl(file, "BTRFS_IOC_QGROUP_LIMIT", QGROUP_LIMIT, &mut args)
 }
 
@@ -241,6 +334,8 @@ mod tests {
         assert_eq!(INO_LOOKUP, 0xD000_9412);
         assert_eq!(FS_INFO, 0x8400_941F);
         assert_eq!(QUOTA_CTL, 0xC010_9428);
+        assert_eq!(QGROUP_ASSIGN, 0x4018_9429);
+        assert_eq!(QGROUP_CREATE, 0x4010_942A);
         assert_eq!(QGROUP_LIMIT, 0x8030_942B);
     }
 }

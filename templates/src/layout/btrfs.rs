@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use vzconf::Exit;
+use vzsys::btrfs::Access;
 use vzsys::idmap::IdRange;
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, btrfs, fault};
@@ -21,7 +22,8 @@ use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::{Durability, Progress, Unpack};
 use crate::cache::CacheError;
 
-const ROOT: &str = "root";
+/// The name of the subvolume in its area.
+pub(crate) const ROOT: &str = "root";
 /// Says that we made it: attributes of this kind are set in the host's user namespace only.
 const MARK: &str = "trusted.vz.layout";
 
@@ -50,11 +52,7 @@ impl Kind for Btrfs {
     }
 
     fn prepare(&self, empty: &Empty<'_>) -> Result<(), LayoutError> {
-        let area = empty.area;
-        let failed = || LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt);
-        let made = DirBuilder::new().mode(0o700).create(area);
-        made.call("mkdir", || area.display().to_string()).map_err(failed())?;
-        make(area).and_then(|()| mark(area)).map_err(failed())
+        make_area(empty.area)
     }
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
@@ -62,8 +60,38 @@ impl Kind for Btrfs {
     }
 }
 
+/// Makes an area with an empty subvolume.
+fn make_area(area: &Path) -> Result<(), LayoutError> {
+    make_shell(area)?;
+    make_tree(area)
+}
+
+/// Makes an area without its subvolume. Returns whether that of `other` can be shared with it.
+pub(crate) fn make_shell_like(other: &Path, area: &Path) -> Result<bool, LayoutError> {
+    let parent = area.parent().unwrap_or(Path::new("/"));
+    if !supported(parent) {
+        return Err(LayoutError::NoBtrfs { path: parent.to_owned() });
+    }
+    make_shell(area)?;
+    let opened = File::open(other).and_then(|other| Ok((other, File::open(area)?)));
+    Ok(opened.is_ok_and(|(other, area)| btrfs::is_same(other.as_fd(), area.as_fd())))
+}
+
+fn make_shell(area: &Path) -> Result<(), LayoutError> {
+    let made = DirBuilder::new().mode(0o700).create(area);
+    made.call("mkdir", || area.display().to_string())
+        .map_err(LayoutError::call(format!("cannot create {}", area.display()), Exit::FsNewVePrvt))
+}
+
+/// Makes the subvolume of an area anew, empty.
+pub(crate) fn make_tree(area: &Path) -> Result<(), LayoutError> {
+    make(area)
+        .and_then(|()| mark(area))
+        .map_err(LayoutError::call(format!("cannot prepare {}", area.display()), Exit::FsNewVePrvt))
+}
+
 /// The subvolume of an area.
-pub(super) fn tree(private: &Path) -> PathBuf {
+pub(crate) fn tree(private: &Path) -> PathBuf {
     private.join(ROOT)
 }
 
@@ -101,7 +129,7 @@ fn snapshot(base: &Path, area: &Path) -> vzsys::Result<bool> {
         return Ok(false);
     }
     let dir = File::open(area).call("open", || area.display().to_string())?;
-    match btrfs::snapshot(of.as_fd(), dir.as_fd(), OsStr::new(ROOT)) {
+    match btrfs::snapshot(of.as_fd(), dir.as_fd(), OsStr::new(ROOT), Access::Write) {
         Err(error) if matches!(error.errno(), Errno::XDEV | Errno::INVAL) => Ok(false),
         done => done.map(|()| true),
     }

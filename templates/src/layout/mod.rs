@@ -15,7 +15,7 @@
 //!
 //! A layout is one file here: an implementation of [`Kind`], named once in [`Layout::kind`].
 
-mod btrfs;
+pub(crate) mod btrfs;
 mod choose;
 mod error;
 mod mapping;

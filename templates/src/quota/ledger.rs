@@ -1,15 +1,13 @@
 //! Where limits and usage of one tree are kept: in a project, or in a subvolume.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, openat};
 use vzconf::Exit;
 use vzsys::quota::{self as kernel, Grace, Quota as Counted, Whose};
-use vzsys::{Call, btrfs};
 
 use super::keeper::{Keeper, keeper_of};
-use super::{QuotaError, mark};
+use super::{QuotaError, mark, subvolume};
 
 /// The books of one tree.
 #[derive(Debug)]
@@ -27,11 +25,19 @@ impl Ledger {
         Ok(Self { top, keeper, project })
     }
 
-    /// Whether what is in the tree is counted.
+    /// Whether what is in the tree is counted, or will be once there is a limit.
     pub(super) fn is_marked(&self) -> bool {
         match self.keeper {
             Keeper::Project => mark::is_marked(self.top.as_fd(), self.project),
             Keeper::Subvolume => true,
+        }
+    }
+
+    /// Whether it is known what the tree takes: a subvolume is counted from its first limit on.
+    pub(super) fn is_counting(&self) -> bool {
+        match self.keeper {
+            Keeper::Project => self.is_marked(),
+            Keeper::Subvolume => subvolume::counted(self.top.as_fd()).is_ok_and(|counted| counted.is_some()),
         }
     }
 
@@ -48,8 +54,7 @@ impl Ledger {
         match self.keeper {
             Keeper::Project => kernel::get(self.top.as_fd(), Whose::Project, self.project),
             Keeper::Subvolume => {
-                let top = self.top.as_fd();
-                let counted = btrfs::counted(top, btrfs::subvolume(top)?)?;
+                let counted = subvolume::counted(self.top.as_fd())?;
                 Ok(counted.map_or_else(Counted::default, |counted| Counted {
                     space: counted.used,
                     space_hard: counted.limit / 1024,
@@ -64,7 +69,7 @@ impl Ledger {
         let top = self.top.as_fd();
         let done = match self.keeper {
             Keeper::Project => kernel::set(top, Whose::Project, self.project, wanted),
-            Keeper::Subvolume => limit_subvolume(top, wanted.space_hard.saturating_mul(1024)),
+            Keeper::Subvolume => subvolume::limit(top, wanted.space_hard.saturating_mul(1024)),
         };
         let what = format!("cannot set the limits of {}", self.top_name());
         done.map_err(QuotaError::call(Exit::DqSet, what))
@@ -75,16 +80,4 @@ impl Ledger {
         let link = format!("/proc/self/fd/{}", self.top.as_raw_fd());
         std::fs::read_link(&link).map_or(link, |path| path.display().to_string())
     }
-}
-
-/// The kernel is asked through the directory above: in a subvolume that is full there is no room to change its limit.
-fn limit_subvolume(top: BorrowedFd<'_>, bytes: u64) -> vzsys::Result<()> {
-    let subvolume = btrfs::subvolume(top)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let above = openat(top, "..", flags, Mode::empty()).call("open", || "..")?;
-    if bytes == 0 && btrfs::counted(top, subvolume)?.is_none_or(|counted| counted.limit == 0) {
-        return Ok(());
-    }
-    btrfs::enable_quota(above.as_fd())?;
-    btrfs::limit(above.as_fd(), subvolume, bytes)
 }

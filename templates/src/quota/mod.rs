@@ -16,6 +16,7 @@ mod ledger;
 mod limits;
 mod mark;
 mod record;
+pub(crate) mod subvolume;
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -198,7 +199,7 @@ impl Quota {
     /// 68.
     pub fn report(&self) -> Result<Option<Report>, QuotaError> {
         let Ok(ledger) = self.ledger(&self.tree) else { return Ok(None) };
-        if !ledger.is_marked() {
+        if !ledger.is_counting() {
             return Ok(None);
         }
         let counted = self.counted(&ledger)?;

@@ -16,7 +16,8 @@ use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
 use super::layers::sync_file_system;
-use super::{Area, Id, Keeper, Places, SnapshotError, Target, Tree};
+use super::live::{Copied, Places};
+use super::{Area, Id, Keeper, SnapshotError, Target, Tree};
 use crate::image::{self, Image, Size};
 use crate::layout::{self, Layout, LayoutError, overlay};
 
@@ -98,7 +99,8 @@ impl Whole<'_> {
             fs::DirBuilder::new().mode(0o700).create(&work).failed_at("make", &work)?;
         }
         let whole = self.0.layout != Layout::Overlay;
-        Ok(Places { from: below(&from), to: below(&to), whole, held: vec![from, to] })
+        let copied = Copied { from: below(&from), to: below(&to), whole, held: vec![from, to] };
+        Ok(Places::Copy(copied))
     }
 }
 

@@ -3,7 +3,8 @@
 use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
-use super::{Area, Id, Keeper, Places, SnapshotError, Target, Tree, plain};
+use super::live::Places;
+use super::{Area, Id, Keeper, SnapshotError, Target, Tree, plain};
 use crate::layout::overlay::{self, Record};
 use crate::layout::stack::{self, Store};
 
@@ -98,8 +99,7 @@ impl Keeper for Layers<'_> {
 
     fn copy_places(&self, id: Id) -> Result<Places> {
         let layer = self.announce(id)?;
-        let (from, to) = (self.0.private.join("upper"), self.store().layer(&layer));
-        Ok(Places { from, to, whole: false, held: Vec::new() })
+        Ok(Places::copy(self.0.private.join("upper"), self.store().layer(&layer)))
     }
 
     fn adopt(&self, id: Id) -> Result<()> {
@@ -156,8 +156,7 @@ impl Keeper for Layers<'_> {
     fn clone_places(&self, to: Target<'_>) -> Result<Places> {
         let (layer, store) = (to.id.bare(), Store::of(to.area));
         store.add_refs([&layer], to.ctid).failed("note a layer")?;
-        let from = self.0.private.join("upper");
-        Ok(Places { from, to: store.layer(&layer), whole: false, held: Vec::new() })
+        Ok(Places::copy(self.0.private.join("upper"), store.layer(&layer)))
     }
 
     fn clone_copied(&self, to: Target<'_>) -> Result<()> {

@@ -1,9 +1,10 @@
 //! Snapshots of private areas: what a VE's files were at some moment, kept, listed, gone back to, mounted, cloned.
 //!
 //! ```text
-//! HOME/Snapshots.xml        which there are (OpenVZ's file)        overlay: HOME is PRIVATE
-//! HOME/dump/<id>.ve.conf    the configuration of that moment       simfs:   HOME is PRIVATE.snapshots, because
-//! HOME/data/<id>/           simfs: the tree                                 PRIVATE is the VE's own root
+//! HOME/Snapshots.xml        which there are (OpenVZ's file)        HOME is PRIVATE; of simfs PRIVATE.snapshots,
+//! HOME/dump/<id>.ve.conf    the configuration of that moment       because PRIVATE is the VE's own root
+//! HOME/data/<id>/           simfs: the tree; btrfs: a subvolume
+//! HOME/data/<id>.img        of an image
 //! ```
 //!
 //! | | stopped | running |
@@ -11,6 +12,7 @@
 //! | overlay | the upper directory becomes a layer, in no time | a copy of it becomes a layer |
 //! | simfs | a copy of the tree, data shared where the file system can | the same |
 //! | ploop, overlay in an image | a copy of the image, blocks shared where the file system can | a new image with a copy of the files |
+//! | btrfs | a snapshot of the subvolume | the same |
 //!
 //! A live overlay cannot get another upper directory, so of a running VE a copy is taken ([`Live`]): while the VE runs,
 //! then what changed meanwhile while it stands still, which takes as long as there is much of that.
@@ -25,6 +27,7 @@ mod image;
 mod layers;
 mod live;
 mod plain;
+mod subvolume;
 mod tree;
 mod xml;
 
@@ -43,9 +46,11 @@ use crate::layout::Layout;
 pub use error::SnapshotError;
 pub use id::{BadId, Id};
 pub use live::{Frozen, Live, Point};
+pub use subvolume::View;
 pub use tree::{Item, Tree, TreeError};
 
 use error::{Failed, Result};
+use live::Places;
 
 /// A list of so many bytes is none of ours.
 const LIST_MAX: u64 = 16 << 20;
@@ -66,17 +71,6 @@ pub struct Area<'a> {
     pub trash: &'a Path,
     /// Where empty images are kept until the next reboot.
     pub blanks: &'a Path,
-}
-
-/// A tree to be copied, and where to.
-#[derive(Debug)]
-struct Places {
-    from: PathBuf,
-    to: PathBuf,
-    /// That is the top of a file system.
-    whole: bool,
-    /// Mounts that both may lie in.
-    held: Vec<Detached>,
 }
 
 /// How a layout keeps the data of snapshots. Each call changes the area by one step that counts; whatever a killed
@@ -141,8 +135,8 @@ impl<'a> Area<'a> {
         match self.layout {
             _ if image::is_one(&self) => Box::new(image::Whole(self)),
             Layout::Overlay | Layout::Ploop => Box::new(layers::Layers(self)),
-            // Of a subvolume none is taken yet; there is nothing to look after.
-            Layout::Simfs | Layout::Btrfs => Box::new(plain::Plain(self)),
+            Layout::Simfs => Box::new(plain::Plain(self)),
+            Layout::Btrfs => Box::new(subvolume::Subvolumes(self)),
         }
     }
 
@@ -151,12 +145,12 @@ impl<'a> Area<'a> {
     pub fn home(&self) -> PathBuf {
         match self.layout {
             // The VE must not write its own list.
-            Layout::Simfs | Layout::Btrfs => {
+            Layout::Simfs => {
                 let mut path = self.private.as_os_str().to_owned();
                 path.push(".snapshots");
                 PathBuf::from(path)
             }
-            Layout::Overlay | Layout::Ploop => self.private.to_owned(),
+            Layout::Overlay | Layout::Ploop | Layout::Btrfs => self.private.to_owned(),
         }
     }
 
@@ -195,13 +189,16 @@ impl<'a> Area<'a> {
     /// # Errors
     /// [`SnapshotError`].
     pub fn forget(&self) -> Result<()> {
-        if !matches!(self.layout, Layout::Simfs | Layout::Btrfs) {
-            let nothing = std::collections::BTreeSet::new();
-            let store = crate::layout::stack::Store::of(self.private);
-            Self::sweep(store.keep_only(&nothing, self.ctid, self.trash)?);
-            return Ok(());
+        match self.layout {
+            Layout::Simfs => self.discard(&self.home()),
+            Layout::Btrfs => Ok(()),
+            Layout::Overlay | Layout::Ploop => {
+                let nothing = std::collections::BTreeSet::new();
+                let store = crate::layout::stack::Store::of(self.private);
+                Self::sweep(store.keep_only(&nothing, self.ctid, self.trash)?);
+                Ok(())
+            }
         }
-        self.discard(&self.home())
     }
 }
 
@@ -347,22 +344,27 @@ impl<'a> Snapshots<'a> {
         self.keeper().clone_copied(to)
     }
 
-    /// The same for somebody who only reads it for a while: it is in no list, and the next [`Snapshots::open`] throws
-    /// it away.
+    /// Begins to take the files of a running VE for somebody who only reads them for a while. `None` where that is not
+    /// done in one step.
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub fn keep_unlisted(&mut self, live: Frozen, id: Id) -> Result<()> {
-        live.seal()?;
-        self.keeper().adopt(id)
+    pub fn begin_view(&self, id: Id) -> Result<Option<Live>> {
+        match self.area.layout {
+            Layout::Btrfs => subvolume::Subvolumes(self.area)
+                .view_place(id)
+                .and_then(|place| Live::begin(place, Ok(())).map(Some)),
+            Layout::Overlay | Layout::Simfs | Layout::Ploop => Ok(None),
+        }
     }
 
-    /// Mounts it.
+    /// What was taken, to be read only; it is in no list, and goes when it is dropped.
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub fn mount_unlisted(&self, id: Id) -> Result<Detached> {
-        self.mounted(id)
+    pub fn finish_view(&self, live: Frozen, id: Id) -> Result<View> {
+        live.seal()?;
+        subvolume::Subvolumes(self.area).view(id)
     }
 
     /// Removes what a failed snapshot left.
@@ -405,14 +407,8 @@ impl<'a> Snapshots<'a> {
     /// [`SnapshotError`].
     pub fn mount(&self, id: Id) -> Result<Detached> {
         self.tree.get(id).ok_or(TreeError::Missing(id))?;
-        self.mounted(id)
-    }
-
-    fn mounted(&self, id: Id) -> Result<Detached> {
         let mount = self.keeper().mount(id)?;
-        let attrs = crate::layout::for_the_host() | vzsys::mount::Attr::MOUNT_ATTR_RDONLY;
-        vzsys::raw::mount_attrs(mount.as_fd(), u64::from(attrs.bits()), 0).failed("mount the snapshot")?;
-        Ok(mount)
+        read_only(&mount).map(|()| mount)
     }
 
     /// The configuration of a snapshot, as it was kept.
@@ -462,6 +458,12 @@ impl<'a> Snapshots<'a> {
         }
         Ok(())
     }
+}
+
+/// Nothing in it is for the host to run, open or change.
+fn read_only(mount: &Detached) -> Result<()> {
+    let attrs = crate::layout::for_the_host() | vzsys::mount::Attr::MOUNT_ATTR_RDONLY;
+    vzsys::raw::mount_attrs(mount.as_fd(), u64::from(attrs.bits()), 0).failed("mount the snapshot")
 }
 
 /// An area may come from elsewhere: no link is followed, no FIFO waited for, no endless file read.

@@ -16,7 +16,8 @@ use vzsys::mount::Detached;
 
 use super::error::{Failed, Result};
 use super::layers::sync_file_system;
-use super::{Area, Id, Keeper, Places, SnapshotError, Target, Tree, read_plain, write_whole};
+use super::live::Places;
+use super::{Area, Id, Keeper, SnapshotError, Target, Tree, read_plain, write_whole};
 use crate::mirror::Mirror;
 
 /// The layout `simfs`.
@@ -37,6 +38,11 @@ pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
 impl Plain<'_> {
     fn data(&self) -> PathBuf {
         self.0.home().join("data")
+    }
+
+    fn make_data(&self) -> Result<()> {
+        let data = self.data();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).failed_at("make", &data)
     }
 
     fn tree(&self, id: Id) -> PathBuf {
@@ -88,17 +94,15 @@ impl Keeper for Plain<'_> {
     }
 
     fn take(&self, id: Id) -> Result<()> {
-        let places = self.copy_places(id)?;
-        copy(&places.from, &places.to)?;
+        self.make_data()?;
+        copy(self.0.private, &self.part(id))?;
         self.sync()?;
         self.adopt(id)
     }
 
     fn copy_places(&self, id: Id) -> Result<Places> {
-        let data = self.data();
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&data);
-        made.failed_at("make", &data)?;
-        Ok(Places { from: self.0.private.to_owned(), to: self.part(id), whole: false, held: Vec::new() })
+        self.make_data()?;
+        Ok(Places::copy(self.0.private.to_owned(), self.part(id)))
     }
 
     fn adopt(&self, id: Id) -> Result<()> {
@@ -138,8 +142,7 @@ impl Keeper for Plain<'_> {
     }
 
     fn clone_places(&self, to: Target<'_>) -> Result<Places> {
-        let (from, to) = (self.0.private.to_owned(), to.area.to_owned());
-        Ok(Places { from, to, whole: false, held: Vec::new() })
+        Ok(Places::copy(self.0.private.to_owned(), to.area.to_owned()))
     }
 
     fn sync(&self) -> Result<()> {

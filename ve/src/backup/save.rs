@@ -77,7 +77,6 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
     if let Some(base) = &base {
         ve.say(1, &format!("Going on from {base}"));
     }
-    let running = ve.running().is_some();
     let head = Head {
         ctid: ve.ctid.get(),
         name: ve.config.name().map(str::to_owned),
@@ -87,7 +86,7 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
         ostemplate: ve.config.ostemplate().map(str::to_owned),
         config: ve.config.file().map(ToString::to_string).unwrap_or_default(),
         scripts: scripts(ve)?,
-        taken: if running { "live" } else { "stopped" }.to_owned(),
+        taken: tree.taken().word().to_owned(),
         ..Head::default()
     };
     let root = tree.path();

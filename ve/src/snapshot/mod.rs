@@ -29,11 +29,11 @@ pub use shown::{mount, umount};
 pub use switch::{Options as SwitchOptions, switch};
 pub use take::{Options, snapshot};
 pub use templates::snapshot::{BadId, Item};
-pub use view::{View, view};
 
 pub(crate) use shown::umount_all;
 pub(crate) use switch::conf_before as conf_before_switch;
 pub(crate) use take::frozen;
+pub(crate) use view::view;
 
 /// Where the snapshots of a VE are: the owned parts of an [`Area`].
 #[derive(Debug)]
@@ -58,14 +58,10 @@ impl Place {
     }
 
     pub(crate) fn area(&self, ve: &Ve<'_>) -> Area<'_> {
-        self.area_of(ve.ctid)
-    }
-
-    fn area_of(&self, ctid: vzconf::Ctid) -> Area<'_> {
         Area {
             private: &self.private,
             layout: self.layout,
-            ctid,
+            ctid: ve.ctid,
             bases: &self.bases,
             trash: &self.trash,
             blanks: &self.blanks,

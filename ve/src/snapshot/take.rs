@@ -2,7 +2,6 @@
 
 use beancounters::VeCgroup;
 use templates::changes;
-use templates::layout::Layout;
 use templates::snapshot::{Frozen, Id, Label, Live, Snapshots};
 use vzconf::Exit;
 use vzsys::fault;
@@ -39,12 +38,6 @@ pub fn snapshot(ve: &Ve<'_>, options: &Options) -> Result<Id> {
     const EXIT: Exit = Exit::CreateSnapshot;
     dismantle::mend(ve)?;
     let place = Place::of(ve)?;
-    if place.layout == Layout::Btrfs {
-        return Err(Error::refused(
-            EXIT,
-            "Snapshots of containers with the layout btrfs are not available yet",
-        ));
-    }
     if ve.mounted() && ve.running().is_none() {
         let hint = format!("Unmount it first: vzctl umount {}", ve.ctid);
         return Err(Error::advised(
@@ -96,14 +89,15 @@ pub(crate) fn frozen(ve: &Ve<'_>, mut live: Live, exit: Exit) -> Result<Frozen> 
         ve.say(1, &format!("Changes are not told here ({why}): the whole tree is compared in the freeze"));
     }
     let progress = |done: templates::mirror::Done| (ve.node.progress)("Copying files", done.bytes, 0);
-    live.settle(&mapped(&cgroup, exit)?, progress).map_err(failed(exit))?;
+    let mapped = |live: &Live| if live.copies() { mapped(&cgroup, exit) } else { Ok(Vec::new()) };
+    live.settle(&mapped(&live)?, progress).map_err(failed(exit))?;
     fault::point("snapshot.settled");
     loop {
         let moment = Live::moment();
         let still = Still::begin(ve, &cgroup)?;
         let stopped = std::time::Instant::now();
         fault::point("snapshot.frozen");
-        let point = live.freeze_point(&mapped(&cgroup, exit)?).map_err(failed(exit))?;
+        let point = live.freeze_point(&mapped(&live)?).map_err(failed(exit))?;
         let work = stopped.elapsed();
         let took = still.end()?;
         ve.say(
