@@ -88,20 +88,28 @@ pub struct Loop {
     path: PathBuf,
 }
 
+/// How a device reads and writes its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// Around the host's page cache, where the file system of the file can do that.
+    Around,
+    /// Through it: what is written is on the disk only after an fsync(2) of the file.
+    Through,
+}
+
 impl Loop {
-    /// Makes a device of an open file, read and write, with sectors of `block` bytes (512 to 4096). Its reads and
-    /// writes go around the host's page cache where the file system of the file can do that.
+    /// Makes a device of an open file, read and write, with sectors of `block` bytes (512 to 4096).
     ///
     /// # Errors
     /// The errno of the loop driver; `ENOENT`, `ENODEV` or `EPERM` where there are no loop devices.
-    pub fn attach(file: BorrowedFd<'_>, block: u32) -> Result<Self> {
+    pub fn attach(file: BorrowedFd<'_>, block: u32, cache: Cache) -> Result<Self> {
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control");
         let control = control.call("open", || "/dev/loop-control")?;
         for _ in 0..RACES {
             let number = get_free(&control)?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = open(&path)?;
-            match configure(&device, file, block) {
+            match configure(&device, file, block, cache) {
                 Err(Errno::BUSY) => {}
                 done => {
                     done.call("ioctl", || format!("{}, LOOP_CONFIGURE", path.display()))?;
@@ -172,9 +180,9 @@ fn get_free(control: &File) -> Result<libc::c_int> {
     checked(number).call("ioctl", || "/dev/loop-control, LOOP_CTL_GET_FREE")
 }
 
-fn configure(device: &File, file: BorrowedFd<'_>, block_size: u32) -> rustix::io::Result<()> {
+fn configure(device: &File, file: BorrowedFd<'_>, block_size: u32, cache: Cache) -> rustix::io::Result<()> {
     let mut info = LoopInfo::zeroed();
-    info.flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+    info.flags = LO_FLAGS_AUTOCLEAR | if cache == Cache::Around { LO_FLAGS_DIRECT_IO } else { 0 };
     let fd = u32::try_from(file.as_raw_fd()).map_err(|_| Errno::BADF)?;
     let config = LoopConfig { fd, block_size, info, reserved: [0; 8] };
     // SAFETY: the request reads a `struct loop_config`, which `config` is, live for the call; the kernel takes a
@@ -235,7 +243,7 @@ mod tests {
         let file = open().unwrap();
         file.set_len(1 << 20).unwrap();
         flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
-        let device = Loop::attach(file.as_fd(), 4096).unwrap();
+        let device = Loop::attach(file.as_fd(), 4096, Cache::Around).unwrap();
         let same = Loop::of(&file).unwrap().unwrap();
         assert_eq!(device.path(), same.path());
         drop((file, same));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use serde_json::{Value, json};
-use vzsys::block::Loop;
+use vzsys::block::{Cache, Loop};
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, spawn};
 
@@ -243,7 +243,7 @@ fn file_system(head: &[u8]) -> Result<Found, String> {
 pub(super) fn mount(image: &Path) -> Result<Detached, BuildError> {
     let name = || image.display().to_string();
     let file = File::options().read(true).write(true).open(image).call("open", name)?;
-    let device = Loop::attach(std::os::fd::AsFd::as_fd(&file), 512)?;
+    let device = Loop::attach(std::os::fd::AsFd::as_fd(&file), 512, Cache::Around)?;
     let attrs = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV

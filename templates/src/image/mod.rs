@@ -31,7 +31,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use vzconf::Exit;
-use vzsys::block::{self, Loop};
+use vzsys::block::{self, Cache, Loop};
 use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError, fault};
 
@@ -150,16 +150,39 @@ impl Image {
     /// # Errors
     /// [`ImageError::Damaged`] when it cannot be mended, [`ImageError::InUse`], or the call that failed: exit 152.
     pub fn mount(&self) -> Result<Detached, ImageError> {
+        self.mount_with(Writes::Kept)
+    }
+
+    /// The same for an image in the making, which is thrown away if anything happens before [`Image::settle`].
+    ///
+    /// # Errors
+    /// As [`Image::mount`].
+    pub fn mount_new(&self) -> Result<Detached, ImageError> {
+        self.mount_with(Writes::Left)
+    }
+
+    fn mount_with(&self, writes: Writes) -> Result<Detached, ImageError> {
         let device = match self.hold(Mounts::Stay, ENDED)? {
             Hold::Shared(device) => device,
             Hold::Alone(locked) => {
                 let sectors = self.check(&locked)?.sectors();
-                let attached = Loop::attach(locked.as_fd(), sectors);
+                let cache = if writes == Writes::Kept { Cache::Around } else { Cache::Through };
+                let attached = Loop::attach(locked.as_fd(), sectors, cache);
                 attached.map_err(ImageError::call(&self.path, Exit::MountImage))?
             }
         };
         fault::point("image.attached");
-        mount_device(&device).map_err(ImageError::call(&self.path, Exit::MountImage))
+        mount_device(&device, writes).map_err(ImageError::call(&self.path, Exit::MountImage))
+    }
+
+    /// Waits until the disk has all that was written through [`Image::mount_new`], whose mount is gone or about to go.
+    ///
+    /// # Errors
+    /// As [`Image::idle`], or the errno of fsync(2): exit 151, 46 without room.
+    pub fn settle(&self) -> Result<(), ImageError> {
+        self.idle()?;
+        let synced = rustix::fs::fsync(&self.file).call("fsync", || self.path.display().to_string());
+        synced.map_err(ImageError::call(&self.path, Exit::CreateImage))
     }
 
     /// Waits until it is not mounted any more, and so holds all that was written into it: an unmount may go on in the
@@ -252,9 +275,21 @@ impl Image {
     }
 }
 
-fn mount_device(device: &Loop) -> vzsys::Result<Detached> {
+/// Whether what is written in an image reaches the disk when it is asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// Yes.
+    Kept,
+    /// Not before [`Image::settle`]. Each time that the journal is to be on the disk costs a sync of the host's own.
+    Left,
+}
+
+fn mount_device(device: &Loop, writes: Writes) -> vzsys::Result<Detached> {
     let source = device.path().display().to_string();
-    let options = [Opt::value("errors", "remount-ro")];
+    let mut options = vec![Opt::value("errors", "remount-ro")];
+    if writes == Writes::Left {
+        options.push(Opt::flag("nobarrier"));
+    }
     Detached::new("ext4", &source, &options, MountAttrFlags::empty())
 }
 

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use vzconf::Exit;
-use vzsys::block::{self, Loop};
+use vzsys::block::{self, Cache, Loop};
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, fault};
 
-use super::{ENDED, Hold, Image, ImageError, Mounts, Size, directory, make, mount_device};
+use super::{ENDED, Hold, Image, ImageError, Mounts, Size, Writes, directory, make, mount_device};
 use crate::replica::{More, Op, Replica, ReplicaError, Scan, Sink};
 
 /// What came of it.
@@ -84,10 +84,10 @@ impl Image {
             Hold::Shared(device) => (device, false),
             Hold::Alone(locked) => {
                 let sectors = self.check(&locked)?.sectors();
-                (Loop::attach(locked.as_fd(), sectors).map_err(self.failed())?, true)
+                (Loop::attach(locked.as_fd(), sectors, Cache::Around).map_err(self.failed())?, true)
             }
         };
-        let mounted = mount_device(&device).map_err(self.failed())?;
+        let mounted = mount_device(&device, Writes::Kept).map_err(self.failed())?;
         let room = Room::of(&mounted).map_err(self.failed())?;
         if room.is_about(size.bytes) {
             return Ok(Resized::Unchanged);

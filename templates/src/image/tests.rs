@@ -69,6 +69,26 @@ fn a_mounted_image_is_shared_and_not_mounted_twice() {
 }
 
 #[test]
+fn what_is_made_is_on_the_disk_once_it_is_settled_and_not_before_each_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = image(dir.path(), Size { bytes: 32 * MIB, inodes: None });
+    let around = |image: &Image| {
+        let device = Loop::of(&image.file).unwrap().unwrap();
+        let name = device.path().file_name().unwrap().to_str().unwrap().to_owned();
+        fs::read_to_string(format!("/sys/block/{name}/loop/dio")).unwrap().trim() == "1"
+    };
+    let new = made.mount_new().unwrap();
+    assert!(!around(&made), "a device of an image in the making goes through the page cache");
+    write(&new, "file", &[7; 100_000]);
+    drop(new);
+    made.settle().unwrap();
+    assert!(Loop::of(&made.file).unwrap().is_none() && !made.superblock().unwrap().is_dirty());
+    let mounted = made.mount().unwrap();
+    assert_eq!(around(&made), direct_io(dir.path()).is_ok());
+    assert_eq!(read(&mounted, "file"), [7; 100_000]);
+}
+
+#[test]
 fn a_dirty_image_is_mended_and_a_corrupt_one_told() {
     let dir = tempfile::tempdir().unwrap();
     let made = image(dir.path(), Size { bytes: 32 * MIB, inodes: None });

@@ -383,6 +383,8 @@ pub fn furnish<T, E: From<LayoutError>>(
     let tree = layout.kind().mount_new(Place { private, bases })?;
     let done = quiet(&tree, private).map_err(E::from).and_then(|()| work(&tree));
     drop(tree);
-    layout.kind().finish_new(private)?;
-    done
+    let finished = layout.kind().finish_new(private);
+    let done = done?;
+    finished?;
+    Ok(done)
 }

@@ -139,7 +139,7 @@ impl Kind for Overlay {
         if !record.image {
             return mount(at, None, Sync::Left);
         }
-        let own = open_image(at.private)?.mount()?;
+        let own = open_image(at.private)?.mount_new()?;
         let top = PathBuf::from(own.proc_path());
         make_layers(&top, &at.bases.join(&record.base)).map_err(failed(at.private))?;
         let lower = Mapping::of(None, at.private)?.layer(&at.bases.join(&record.base))?;
@@ -147,7 +147,11 @@ impl Kind for Overlay {
     }
 
     fn finish_new(&self, private: &Path) -> Result<(), LayoutError> {
-        if Record::load(private)?.image { Ok(()) } else { forget_volatile(private) }
+        if Record::load(private)?.image {
+            Ok(open_image(private)?.settle()?)
+        } else {
+            forget_volatile(private)
+        }
     }
 
     fn image(&self, private: &Path) -> Result<Option<Image>, LayoutError> {

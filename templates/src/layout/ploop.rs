@@ -52,6 +52,14 @@ impl Kind for Ploop {
         mapping.map(open(at.private)?.mount()?, at.private)
     }
 
+    fn mount_new(&self, at: Place<'_>) -> Result<Detached, LayoutError> {
+        Ok(open(at.private)?.mount_new()?)
+    }
+
+    fn finish_new(&self, private: &Path) -> Result<(), LayoutError> {
+        Ok(open(private)?.settle()?)
+    }
+
     fn image(&self, private: &Path) -> Result<Option<Image>, LayoutError> {
         open(private).map(Some)
     }
@@ -96,7 +104,7 @@ fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<Detached, La
     image::make(&disk.join(IMAGE), size, blanks)?;
     describe(&disk, size.bytes)?;
     // Whoever looks at the root of a VE expects what its template has there.
-    let tree = Image::open(&disk.join(IMAGE))?.mount()?;
+    let tree = Image::open(&disk.join(IMAGE))?.mount_new()?;
     let lost = rustix::fs::unlinkat(&tree, "lost+found", rustix::fs::AtFlags::REMOVEDIR);
     lost.call("rmdir", || format!("{}, lost+found", area.display())).map_err(failed(area))?;
     Ok(tree)
