@@ -67,7 +67,7 @@ fn is_missing(error: &SysError) -> bool {
 
 /// The VE's gate, if it has one.
 pub(crate) fn find(ve: &VeCgroup) -> Option<SocketGate> {
-    SocketGate::find(&open(ve)?).ok()?
+    ve.in_v2_dir(|dir| SocketGate::find(dir).ok()?)?
 }
 
 fn open(ve: &VeCgroup) -> Option<OwnedFd> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::hierarchy::Controller;
-use crate::knob;
+use crate::knob::Length;
 use crate::ve_cgroup::VeCgroup;
 
 /// Traffic with block devices since the VE's cgroup was made. What the page cache answers is none, and what it
@@ -33,11 +33,11 @@ impl IoMeter {
         if let Some(dir) = ve.v1_dir(Controller::Io) {
             let file = |what: &str| {
                 let name = format!("blkio.throttle.io_{what}_recursive");
-                knob::read_long(&dir.join(name)).ok()
+                ve.read(&dir.join(name), Length::Any).ok()
             };
             return Some(self.v1(&file("service_bytes")?, &file("serviced").unwrap_or_default()));
         }
-        let stat = knob::read_long(&ve.v2_dir()?.join("io.stat")).ok()?;
+        let stat = ve.read(&ve.v2_dir()?.join("io.stat"), Length::Any).ok()?;
         Some(self.v2(&stat))
     }
 

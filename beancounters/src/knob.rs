@@ -25,14 +25,6 @@ pub(crate) fn read(path: &Path) -> Result<String, Errno> {
     read_as(path, Length::Short)
 }
 
-/// The same for `memory.stat`.
-///
-/// # Errors
-/// The errno of open(2) or read(2).
-pub(crate) fn read_long(path: &Path) -> Result<String, Errno> {
-    read_as(path, Length::Any)
-}
-
 /// The same of a file of either kind.
 ///
 /// # Errors

@@ -83,7 +83,7 @@ pub use limit_undo::Undo;
 pub use limits::{Limits, Param, Selection};
 pub use memory::{Memory, Parts};
 pub use reading::{Count, Reading};
-pub use record::Record;
+pub use record::{Record, RecordFile};
 pub use resource::{Counted, Resource};
 pub use rows::Sockets;
 pub use standing::{Standing, standing};

@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::hierarchy::Controller;
-use crate::knob;
+use crate::knob::{self, Length};
 use crate::resource::Resource;
 use crate::tree::{self, Dir};
 use crate::ve_cgroup::VeCgroup;
@@ -85,22 +85,22 @@ impl Reading {
 
     fn processes(&mut self, ve: &VeCgroup) {
         let file = |name: &str| ve.file(Controller::Pids, name, name);
-        let number = |name: &str| knob::number(&file(name)?);
+        let number = |name: &str| ve.number(&file(name)?);
         self.note(Resource::Numproc, number("pids.current"), number("pids.peak"), refused_forks(ve));
     }
 
     fn memory_v2(&mut self, ve: &VeCgroup) {
         let Some(dir) = ve.v2_dir() else { return };
-        let number = |file| knob::number(&dir.join(file));
+        let number = |file: &str| ve.number(&dir.join(file));
         let pages = |file| number(file).map(|bytes| bytes / PAGE);
-        let events = knob::read(&dir.join("memory.events")).unwrap_or_default();
+        let events = ve.text(&dir.join("memory.events"), Length::Short);
         let (oom, killed) = (knob::keyed(&events, "oom"), knob::keyed(&events, "oom_kill"));
         let (ram, swap) = (pages("memory.current"), pages("memory.swap.current"));
         self.note(Resource::Physpages, ram, pages("memory.peak"), oom);
         self.note(Resource::Swappages, swap, pages("memory.swap.peak"), oom);
         // The sum of two peaks of different moments would be more than there ever was.
         self.note(Resource::Oomguarpages, ram.map(|ram| ram + swap.unwrap_or(0)), None, killed);
-        let stat = knob::read_long(&dir.join("memory.stat")).unwrap_or_default();
+        let stat = ve.text(&dir.join("memory.stat"), Length::Any);
         let bytes = |key| knob::keyed(&stat, key);
         // Since 5.18 there is a sum; before, its parts.
         let parts = ["kernel_stack", "pagetables", "percpu", "slab"];
@@ -113,11 +113,10 @@ impl Reading {
 
     fn memory_v1(&mut self, ve: &VeCgroup) {
         let Some(dir) = ve.v1_dir(Controller::Memory) else { return };
-        let number = |file| knob::number(&dir.join(file));
+        let number = |file: &str| ve.number(&dir.join(file));
         let pages = |file| number(file).map(|bytes| bytes / PAGE);
         // This generation does not count allocations that failed after reclaim, only what came of them.
-        let killed =
-            knob::read(&dir.join("memory.oom_control")).ok().and_then(|t| knob::keyed(&t, "oom_kill"));
+        let killed = knob::keyed(&ve.text(&dir.join("memory.oom_control"), Length::Short), "oom_kill");
         let ram = pages("memory.usage_in_bytes");
         let both = pages("memory.memsw.usage_in_bytes");
         // Counted together with RAM, and at another moment than RAM alone.
@@ -132,7 +131,7 @@ impl Reading {
             kmem("memory.kmem.max_usage_in_bytes"),
             kmem("memory.kmem.failcnt"),
         );
-        let stat = knob::read_long(&dir.join("memory.stat")).unwrap_or_default();
+        let stat = ve.text(&dir.join("memory.stat"), Length::Any);
         let bytes = |key| knob::keyed(&stat, key);
         self.note(Resource::Shmpages, bytes("total_shmem").map(|n| n / PAGE), None, None);
         self.note(Resource::Lockedpages, bytes("total_unevictable").map(|n| n / PAGE), None, None);
@@ -141,12 +140,12 @@ impl Reading {
 
 /// How often a fork was refused.
 fn refused_forks(ve: &VeCgroup) -> Option<u64> {
-    let max = |path: &Path| knob::keyed(&knob::read(path).ok()?, "max");
+    let max = |path: &Path| knob::keyed(&ve.read(path, Length::Short).ok()?, "max");
     if let Some(dir) = ve.v1_dir(Controller::Pids) {
         return max(&dir.join("pids.events"));
     }
     let dir = ve.v2_dir()?;
-    if dir.join("pids.events.local").exists() {
+    if ve.read(&dir.join("pids.events.local"), Length::Short).is_ok() {
         return max(&dir.join("pids.events"));
     }
     // Before 6.11 a refusal is counted where the process was, not where the limit is.

@@ -3,12 +3,14 @@
 //! The kernel keeps some highest values and counts some refusals, others only we see, now and then. So whoever reads
 //! the counters (the VE's monitor every few seconds, a tool when it is asked) adds what it saw to this record, and
 //! shows what the record then says. It ends with the VE's life: a restart begins with nothing, as a new beancounter did.
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, renameat, statat};
 use vzconf::Pair;
 
 use crate::beancounter::{Beancounter, Counter};
@@ -16,6 +18,9 @@ use crate::reading::Reading;
 use crate::resource::Resource;
 
 const FILE: &str = "beancounters";
+const TEMP: &str = ".beancounters.tmp";
+/// As long as a record usually is.
+const LONG: usize = 2048;
 const TITLE: &str = "beancounters 1";
 
 /// The memory of one resource.
@@ -82,7 +87,7 @@ impl Record {
     /// The record in a VE's run-time directory. One that is damaged counts as none.
     #[must_use]
     pub fn load(run_dir: &Path) -> Option<Record> {
-        Record::parse(&fs::read_to_string(run_dir.join(FILE)).ok()?)
+        RecordFile::open(run_dir).ok()?.load()
     }
 
     /// The text of a VE's record, for whoever takes it along; `None` when there is none.
@@ -97,7 +102,7 @@ impl Record {
     /// # Errors
     /// Those of write(2) and rename(2).
     pub fn resume(run_dir: &Path, saved: &str) -> io::Result<()> {
-        Record::parse(saved).map_or(Ok(()), |record| record.write(run_dir))
+        Record::parse(saved).map_or(Ok(()), |record| record.write(RecordFile::open(run_dir)?.directory))
     }
 
     /// Changes the record, or makes one, against everybody else who does. It is written when something changed that
@@ -110,21 +115,16 @@ impl Record {
         run_dir: &Path,
         new: impl FnOnce() -> Record,
         in_full: bool,
-        change: impl FnOnce(&mut Record),
+        change: impl Fn(&mut Record),
     ) -> (Record, io::Result<()>) {
-        let locked = fs::File::open(run_dir)
-            .and_then(|dir| Ok(flock(&dir, FlockOperation::LockExclusive).map(|()| dir)?));
-        let old = Record::load(run_dir);
-        let is_new = old.is_none();
-        let mut record = old.unwrap_or_else(new);
-        let before = record.clone();
-        change(&mut record);
-        let written = match &locked {
-            Ok(_) if !is_new && record.adds_nothing_to(&before, in_full) => Ok(()),
-            Ok(_) => record.write(run_dir),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        (record, written)
+        match RecordFile::open(run_dir) {
+            Ok(file) => file.update(new, in_full, change),
+            Err(error) => {
+                let mut record = new();
+                change(&mut record);
+                (record, Err(error))
+            }
+        }
     }
 
     fn adds_nothing_to(&self, old: &Record, in_full: bool) -> bool {
@@ -134,11 +134,12 @@ impl Record {
         })
     }
 
-    fn write(&self, run_dir: &Path) -> io::Result<()> {
+    fn write(&self, run_dir: impl AsFd) -> io::Result<()> {
         // On tmpfs: no fsync, the file is worthless after a power cut.
-        let temp = run_dir.join(".beancounters.tmp");
-        fs::write(&temp, self.text())?;
-        fs::rename(&temp, run_dir.join(FILE))
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut file = fs::File::from(openat(&run_dir, TEMP, flags, Mode::from_raw_mode(0o644))?);
+        file.write_all(self.text().as_bytes())?;
+        Ok(renameat(&run_dir, TEMP, &run_dir, FILE)?)
     }
 
     fn text(&self) -> String {
@@ -166,6 +167,97 @@ impl Record {
             }
         }
         Some(record)
+    }
+}
+
+/// Where the record of one VE is: for whoever changes it again and again.
+#[derive(Debug)]
+pub struct RecordFile {
+    directory: OwnedFd,
+    /// What was read last, and of which file: each record that is written is a new one.
+    last: RefCell<Option<(Identity, Record)>>,
+}
+
+/// Inode, size, seconds and nanoseconds of a file.
+type Identity = [u64; 4];
+
+/// Lets the others go on, whoever else has the directory open with us.
+struct Locked<'a>(&'a OwnedFd);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+fn identity(stat: &Stat) -> Identity {
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "only compared")]
+    [stat.st_ino, stat.st_size as u64, stat.st_mtime as u64, stat.st_mtime_nsec as u64]
+}
+
+impl RecordFile {
+    /// In this run-time directory of a VE.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn open(run_dir: &Path) -> io::Result<RecordFile> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(RecordFile {
+            directory: rustix::fs::open(run_dir, flags, Mode::empty())?,
+            last: RefCell::default(),
+        })
+    }
+
+    fn load(&self) -> Option<Record> {
+        let stat = statat(&self.directory, FILE, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let known = identity(&stat);
+        if let Some((of, record)) = &*self.last.borrow()
+            && *of == known
+        {
+            return Some(record.clone());
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(&self.directory, FILE, flags, Mode::empty()).ok()?;
+        // It may be another one by now.
+        let known = identity(&fstat(&file).ok()?);
+        let mut text = String::with_capacity(LONG);
+        fs::File::from(file).read_to_string(&mut text).ok()?;
+        let record = Record::parse(&text)?;
+        *self.last.borrow_mut() = Some((known, record.clone()));
+        Some(record)
+    }
+
+    /// As [`Record::update`].
+    ///
+    /// # Errors
+    /// Those of flock(2), open(2), write(2) and rename(2), beside the record.
+    pub fn update(
+        &self,
+        new: impl FnOnce() -> Record,
+        in_full: bool,
+        change: impl Fn(&mut Record),
+    ) -> (Record, io::Result<()>) {
+        // Mostly there is nothing to write, and nobody is in the way of that.
+        if let Some(old) = self.load() {
+            let mut record = old.clone();
+            change(&mut record);
+            if record.adds_nothing_to(&old, in_full) {
+                return (record, Ok(()));
+            }
+        }
+        let directory = &self.directory;
+        let locked = flock(directory, FlockOperation::LockExclusive).map(|()| Locked(directory));
+        let old = self.load();
+        let is_new = old.is_none();
+        let mut record = old.unwrap_or_else(new);
+        let before = record.clone();
+        change(&mut record);
+        let written = match &locked {
+            Ok(_) if !is_new && record.adds_nothing_to(&before, in_full) => Ok(()),
+            Ok(_) => record.write(directory),
+            Err(errno) => Err((*errno).into()),
+        };
+        (record, written)
     }
 }
 

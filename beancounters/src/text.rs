@@ -14,7 +14,7 @@ const DUMMY: Counter = Counter { held: 0, maxheld: 0, barrier: UNLIMITED, limit:
 /// `/proc/user_beancounters`: 24 rows for each, dummies among them and no `swappages`.
 #[must_use]
 pub fn user_beancounters(all: &[Beancounter]) -> String {
-    let mut text = header();
+    let mut text = header(all.len());
     for beancounter in all {
         for (resource, counter) in beancounter.iter().filter(|(r, _)| *r != Resource::Swappages) {
             row(
@@ -37,7 +37,7 @@ pub fn user_beancounters(all: &[Beancounter]) -> String {
 /// `/proc/bc/resources`: 21 rows for each.
 #[must_use]
 pub fn bc_resources(all: &[Beancounter]) -> String {
-    let mut text = header();
+    let mut text = header(all.len());
     for beancounter in all {
         for (resource, counter) in beancounter.iter() {
             row(
@@ -64,8 +64,10 @@ pub fn resources_of(one: &Beancounter) -> String {
 /// The width of a row, its line break included.
 const ROW: usize = 130;
 
-fn header() -> String {
-    let mut text = format!("{VERSION}\n");
+/// With room for so many blocks.
+fn header(all: usize) -> String {
+    let mut text = String::with_capacity(ROW * (2 + 24 * all));
+    let _ = writeln!(text, "{VERSION}");
     let _ = writeln!(
         text,
         "{:>10}  {:<12} {:>20} {:>20} {:>20} {:>20} {:>20}",
@@ -79,8 +81,26 @@ fn row(text: &mut String, id: Option<u32>, name: &str, counter: &Counter) {
         Some(id) => write!(text, "{id:>10}: "),
         None => write!(text, "{:12}", ""),
     };
-    let Counter { held, maxheld, barrier, limit, failcnt } = counter;
-    let _ = writeln!(text, "{name:<12} {held:>20} {maxheld:>20} {barrier:>20} {limit:>20} {failcnt:>20}");
+    let _ = write!(text, "{name:<12}");
+    let Counter { held, maxheld, barrier, limit, failcnt } = *counter;
+    for number in [held, maxheld, barrier, limit, failcnt] {
+        text.push(' ');
+        right(text, number);
+    }
+    text.push('\n');
+}
+
+/// A number in a column of 20, as `{number:>20}` makes it: tables of all VEs have thousands of them.
+fn right(text: &mut String, mut number: u64) {
+    let mut column = [b' '; 20];
+    for digit in column.iter_mut().rev() {
+        *digit = b"0123456789"[(number % 10) as usize];
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.push_str(std::str::from_utf8(&column).unwrap_or_default());
 }
 
 /// Why a text is no table.

@@ -1,4 +1,5 @@
 //! The cgroup of one VE: `vz/<CTID>` in every hierarchy.
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use vzconf::Ctid;
 
 use crate::error::{Error, Result};
 use crate::hierarchy::{Controller, Hierarchies, V1};
-use crate::kept::Kept;
+use crate::kept::{Kept, open_directory};
 use crate::knob::{self, Length};
 
 /// All VEs are siblings below this directory, so that CPU weights are compared between them alone.
@@ -86,6 +87,20 @@ impl VeCgroup {
         match &self.kept {
             Some(kept) => kept.read(path, length),
             None => knob::read_as(path, length),
+        }
+    }
+
+    /// A file of it as text, empty when it cannot be read.
+    pub(crate) fn text(&self, path: &Path, length: Length) -> String {
+        self.read(path, length).unwrap_or_default()
+    }
+
+    /// A question about its v2 directory; `None` without one.
+    pub(crate) fn in_v2_dir<T>(&self, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        let dir = self.v2_dir()?;
+        match &self.kept {
+            Some(kept) => kept.in_directory(&dir, ask).ok(),
+            None => open_directory(&dir).ok().map(|fd| ask(fd.as_fd())),
         }
     }
 

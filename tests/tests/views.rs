@@ -281,6 +281,33 @@ fn the_host_has_the_tables_of_all() {
 }
 
 #[test]
+fn what_is_kept_open_between_two_tables_shows_no_earlier_life() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--numproc", "100"]) else { return };
+        until("it is served", SOON, || table_shows(&ve));
+        let numproc = || {
+            let table = host_table("bc/resources");
+            let own = table.lines().skip_while(|line| !line.contains(&format!(" {}:", ve.id)));
+            let row = own.into_iter().find(|line| line.contains("numproc"))?;
+            let numbers: Vec<u64> = row.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            <[u64; 5]>::try_from(numbers).ok()
+        };
+        let [idle, ..] = numproc().unwrap();
+        let busy = ve.begin("exec2", &["sleep 100 & sleep 100 & sleep 100 & wait"], b"");
+        until("what runs now is counted now", SOON, || numproc().is_some_and(|[held, ..]| held >= idle + 3));
+        ve.ok("set", &["--numproc", "90"]);
+        until("the new limit is shown", SOON, || numproc().is_some_and(|[.., limit, _]| limit == 90));
+        ve.ok("restart", &["--fast"]);
+        assert!(busy.finish().code != 0);
+        until("the next life begins with nothing", SOON, || {
+            numproc().is_some_and(|[held, most, _, limit, _]| held <= most && most < idle + 3 && limit == 100)
+        });
+        ve.ok("stop", &["--fast"]);
+        until("then it is gone", SOON, || numproc().is_none());
+    });
+}
+
+#[test]
 fn the_tables_of_the_host_outlive_those_who_serve_them() {
     on_node(|node| {
         let Some(ve) = with_views(node, 1, &[]) else { return };

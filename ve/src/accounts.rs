@@ -4,15 +4,18 @@
 //! processes is counted by its monitor every few seconds, and when one VE is asked for; a table of all VEs shows that
 //! as it was counted last.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use beancounters::{Beancounter, Hierarchies, Reading, Record, Resource, VeCgroup, configured};
+use beancounters::{Beancounter, Hierarchies, Reading, Record, RecordFile, Resource, VeCgroup, configured};
 use templates::quota::Report;
 use vzconf::change::Changed;
 use vzconf::{Config, Ctid, Paths};
 
 use crate::error::Result;
+use crate::known::Known;
 use crate::state::State;
 
 /// How much is counted.
@@ -29,6 +32,8 @@ pub enum Depth {
 pub struct Meter {
     cgroup: VeCgroup,
     run_dir: PathBuf,
+    /// The same, for whoever looks again and again.
+    record: Option<RecordFile>,
     init: i32,
 }
 
@@ -37,7 +42,18 @@ impl Meter {
     #[must_use]
     pub fn new(hierarchies: &Hierarchies, ctid: Ctid, run_dir: &Path, init: i32) -> Option<Self> {
         let cgroup = VeCgroup::open(hierarchies, ctid).ok()??;
-        Some(Self { cgroup, run_dir: run_dir.to_owned(), init })
+        Some(Self { cgroup, run_dir: run_dir.to_owned(), record: None, init })
+    }
+
+    /// For whoever looks again and again: what it reads stays open.
+    fn keep_open(self) -> Self {
+        let record = RecordFile::open(&self.run_dir).ok();
+        Self { cgroup: self.cgroup.keep_open(), record, ..self }
+    }
+
+    /// Whose it is.
+    pub(crate) fn cgroup(&self) -> &VeCgroup {
+        &self.cgroup
     }
 
     /// The same by number alone, for a monitor: it reads no configuration.
@@ -57,9 +73,11 @@ impl Meter {
     /// that forgets: the answer is the same.
     pub fn sample(&self, depth: Depth, new: impl FnOnce() -> Record) -> Record {
         let reading = self.read(depth);
-        let (record, _) =
-            Record::update(&self.run_dir, new, depth == Depth::Full, |record| record.absorb(&reading));
-        record
+        let (in_full, absorb) = (depth == Depth::Full, |record: &mut Record| record.absorb(&reading));
+        match &self.record {
+            Some(file) => file.update(new, in_full, absorb).0,
+            None => Record::update(&self.run_dir, new, in_full, absorb).0,
+        }
     }
 
     fn read(&self, depth: Depth) -> Reading {
@@ -90,6 +108,8 @@ pub struct Accounts {
     paths: Paths,
     global: Config,
     hierarchies: Hierarchies,
+    /// Where they are asked again and again.
+    known: Option<RefCell<Known>>,
 }
 
 impl Accounts {
@@ -99,7 +119,35 @@ impl Accounts {
     /// Exit 10 without a readable `vz.conf`, 5 without cgroups.
     pub fn new(paths: &Paths) -> Result<Self> {
         let global = Config::global(paths)?;
-        Ok(Self { paths: paths.clone(), global, hierarchies: Hierarchies::detect()? })
+        Ok(Self { paths: paths.clone(), global, hierarchies: Hierarchies::detect()?, known: None })
+    }
+
+    /// For whoever asks again and again: what was opened for one table stays open for the next, some 20 descriptors for
+    /// each VE, as far as this process may have so many. Raises its limit of them as far as that goes.
+    #[must_use]
+    pub fn keep_open(self) -> Self {
+        Self { known: Some(RefCell::new(Known::new())), ..self }
+    }
+
+    /// Looks at `vz.conf` and the host's cgroups again.
+    ///
+    /// # Errors
+    /// As [`Accounts::new`].
+    pub fn renew(&mut self) -> Result<()> {
+        self.global = Config::global(&self.paths)?;
+        let hierarchies = Hierarchies::detect()?;
+        if hierarchies != self.hierarchies {
+            self.hierarchies = hierarchies;
+            self.close();
+        }
+        Ok(())
+    }
+
+    /// Closes what was kept open.
+    pub fn close(&self) {
+        if let Some(known) = &self.known {
+            known.borrow_mut().clear();
+        }
     }
 
     /// One VE, counted in full; `None` when it does not run.
@@ -124,19 +172,54 @@ impl Accounts {
     /// The VEs that run, the youngest first.
     #[must_use]
     pub fn running(&self) -> Vec<(Ctid, State)> {
-        let Ok(entries) = std::fs::read_dir(self.paths.run_root()) else { return Vec::new() };
-        let mut running: Vec<(Ctid, State)> = entries
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name();
-                let ctid: Ctid = name.to_str()?.parse().ok()?;
-                // `0101` is nobody's directory: a VE's own name has no leading zero.
-                let own = !ctid.is_host() && name.to_str() == Some(ctid.to_string().as_str());
-                let state = own.then(|| State::load(&self.paths.run_dir(ctid)))?.filter(State::alive)?;
-                Some((ctid, state))
-            })
-            .collect();
+        let names = self.named();
+        if let Some(known) = &self.known {
+            let mut known = known.borrow_mut();
+            known.forget_ended();
+            known.keep_only(|ctid| names.contains(&ctid));
+        }
+        let state = |ctid: &Ctid| self.state(*ctid).map(|state| (*ctid, state));
+        let mut running: Vec<(Ctid, State)> = names.iter().filter_map(state).collect();
         running.sort_by(|(_, a), (_, b)| b.started_at_boottime.total_cmp(&a.started_at_boottime));
         running
+    }
+
+    /// The VEs that have a run-time directory.
+    fn named(&self) -> BTreeSet<Ctid> {
+        let Ok(entries) = std::fs::read_dir(self.paths.run_root()) else { return BTreeSet::new() };
+        let named = |entry: std::io::Result<std::fs::DirEntry>| {
+            let name = entry.ok()?.file_name();
+            let ctid: Ctid = name.to_str()?.parse().ok()?;
+            // `0101` is nobody's directory: a VE's own name has no leading zero.
+            (!ctid.is_host() && name.to_str() == Some(ctid.to_string().as_str())).then_some(ctid)
+        };
+        entries.filter_map(named).collect()
+    }
+
+    /// Of a VE that runs. One that is known was found running a moment ago.
+    fn state(&self, ctid: Ctid) -> Option<State> {
+        let known = self.known.as_ref().map(RefCell::borrow_mut);
+        if let Some(life) = known.as_ref().and_then(|known| known.get(ctid)) {
+            return Some(life.state.clone());
+        }
+        let state = State::load(&self.paths.run_dir(ctid)).filter(State::alive)?;
+        if let Some(mut known) = known {
+            known.add(ctid, &state, || self.meter(ctid, &state).map(Meter::keep_open));
+        }
+        Some(state)
+    }
+
+    fn meter(&self, ctid: Ctid, state: &State) -> Option<Meter> {
+        Meter::new(&self.hierarchies, ctid, &self.paths.run_dir(ctid), state.init.pid)
+    }
+
+    /// Asks the meter of a VE that runs.
+    pub(crate) fn measure<T>(&self, ctid: Ctid, state: &State, ask: impl FnOnce(&Meter) -> T) -> Option<T> {
+        let known = self.known.as_ref().map(RefCell::borrow);
+        match known.as_ref().and_then(|known| known.get(ctid)) {
+            Some(life) if life.state.init == state.init => Some(ask(&life.meter)),
+            _ => Some(ask(&self.meter(ctid, state)?)),
+        }
     }
 
     /// The cgroup of a VE that runs.
@@ -163,20 +246,19 @@ impl Accounts {
         Some(self.global.for_ve(ctid).ok().and_then(|config| config.ioprio()).unwrap_or(USUAL))
     }
 
-    /// One VE that runs, without a walk through its processes.
-    pub(crate) fn counters(&self, ctid: Ctid, state: &State) -> Option<Beancounter> {
-        self.count(ctid, state, Depth::Cheap)
+    fn count(&self, ctid: Ctid, state: &State, depth: Depth) -> Option<Beancounter> {
+        self.measure(ctid, state, |meter| self.count_by(meter, depth))
     }
 
-    fn count(&self, ctid: Ctid, state: &State, depth: Depth) -> Option<Beancounter> {
-        let run_dir = self.paths.run_dir(ctid);
-        let meter = Meter::new(&self.hierarchies, ctid, &run_dir, state.init.pid)?;
+    /// What the meter of a VE says.
+    pub(crate) fn count_by(&self, meter: &Meter, depth: Depth) -> Beancounter {
+        let ctid = meter.cgroup.ctid();
         // Of a VE that was started before there were records.
         let new = || {
             let limits = self.global.for_ve(ctid).map(|config| configured(&config, ctid.get()));
             Record::new(&limits.unwrap_or_else(|_| Beancounter::new(ctid.get())))
         };
-        Some(meter.sample(depth, new).beancounter(ctid.get()))
+        meter.sample(depth, new).beancounter(ctid.get())
     }
 }
 

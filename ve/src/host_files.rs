@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use beancounters::node_text::{self, Info, Quota, QuotaRow, Stat};
-use beancounters::{Beancounter, IoMeter, Resource, Usage, text};
+use beancounters::{Beancounter, CpuTime, IoMeter, Resource, text};
 use templates::quota::{Report, Row};
 use vzconf::{Ctid, Mask, Paths};
 
@@ -112,7 +112,7 @@ fn infos(accounts: &Accounts) -> Vec<Info> {
 fn stats(accounts: &Accounts) -> Vec<Stat> {
     let cpus = online_cpus();
     let stat = |(ctid, state): (Ctid, State)| {
-        let cpu = Usage::read(&accounts.cgroup(ctid)?).cpu;
+        let cpu = accounts.measure(ctid, &state, |meter| CpuTime::of(meter.cgroup()))?;
         Some(Stat { id: ctid.get(), user: cpu.user, system: cpu.system, uptime: state.uptime(), cpus })
     };
     accounts.running().into_iter().filter_map(stat).collect()

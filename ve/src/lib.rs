@@ -32,6 +32,7 @@ pub mod host_files;
 mod ids;
 pub mod inside;
 pub mod interrupted;
+mod known;
 mod life;
 mod load;
 pub mod marker;

@@ -6,7 +6,7 @@ use beancounters::{Beancounter, CpuTime, Cpus, IoMeter, IoUsage};
 use vzconf::Ctid;
 use vzsys::process::ProcRef;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Depth};
 use crate::state::State;
 
 /// A running VE at one moment.
@@ -33,16 +33,17 @@ impl Accounts {
     #[must_use]
     pub fn vitals(&self, io: &mut IoMeter) -> Vec<Vitals> {
         let vitals = |(ctid, state): (Ctid, State)| {
-            let counters = self.counters(ctid, &state)?;
-            let cgroup = self.cgroup(ctid)?;
-            Some(Vitals {
-                ctid,
-                counters,
-                cpu: CpuTime::of(&cgroup),
-                cpu_cap: Cpus::cap(&cgroup),
-                io: io.read(&cgroup),
-                uptime: state.uptime(),
-                init: state.init,
+            self.measure(ctid, &state, |meter| {
+                let cgroup = meter.cgroup();
+                Vitals {
+                    ctid,
+                    counters: self.count_by(meter, Depth::Cheap),
+                    cpu: CpuTime::of(cgroup),
+                    cpu_cap: Cpus::cap(cgroup),
+                    io: io.read(cgroup),
+                    uptime: state.uptime(),
+                    init: state.init,
+                }
             })
         };
         self.running().into_iter().filter_map(vitals).collect()

@@ -4,7 +4,6 @@
 //! read right into memory that copies of the process share: a process that is killed in the kernel dies only when the
 //! request is there, or was not taken at all, and whoever goes on in its place finds it and answers.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -88,10 +87,9 @@ impl Connection {
     }
 
     /// Sends an answer. One that nobody waits for any more is fine.
-    pub fn answer(&self, parts: &[&[u8]]) {
-        let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    pub fn answer(&self, bytes: &[u8]) {
         // ENOENT: answered by whoever was killed right after; whatever else is wrong with it, waiting is not better.
-        let _ = rustix::io::writev(&self.device, &parts);
+        let _ = rustix::io::write(&self.device, bytes);
     }
 
     /// Nothing is in flight.

@@ -8,6 +8,7 @@ use vzsys::netlink::{self, Family, Netlink};
 use vzsys::process;
 
 use crate::gate;
+use crate::knob::{self, Length};
 use crate::reading::Reading;
 use crate::resource::Resource;
 use crate::ve_cgroup::VeCgroup;
@@ -173,16 +174,18 @@ impl Plain {
     }
 }
 
-/// How many sockets there are: by the VE's gate, if it has one, and by the table of protocols in init's network
-/// namespace, which knows of IPv4 and IPv6 only what was bound or connected.
+/// How many sockets there are: by the VE's gate, if it has one; else by the statistics of init's network namespace. Those
+/// know how many there are in all, and of TCP what is bound or connected.
 pub(super) fn count(init: i32, ve: &VeCgroup, reading: &mut Reading) {
-    let Ok(text) = fs::read_to_string(format!("/proc/{init}/net/protocols")) else { return };
+    let read = |file: &str| knob::read_as(format!("/proc/{init}/net/{file}").as_ref(), Length::Any).ok();
     let Some(gate) = gate::find(ve) else {
-        let (tcp, other) = by_protocol(&text);
+        let Some(stat) = read("sockstat") else { return };
+        let (tcp, other) = by_statistics(&stat, &read("sockstat6").unwrap_or_default());
         reading.hold(Resource::Numtcpsock, tcp);
         reading.hold(Resource::Numothersock, other);
         return;
     };
+    let Some(text) = read("protocols") else { return };
     let (tcp, other) = (gate.tally(Kind::Tcp), gate.tally(Kind::Other));
     reading.hold(Resource::Numtcpsock, tcp.count);
     reading.reach(Resource::Numtcpsock, tcp.peak);
@@ -207,18 +210,15 @@ fn rows(text: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-/// TCP, and all others.
-fn by_protocol(text: &str) -> (u64, u64) {
-    let mut counts = (0, 0);
-    for (name, number) in rows(text) {
-        match name {
-            "TCP" | "TCPv6" => counts.0 += number,
-            // Each has a TCP socket for every way it takes.
-            "MPTCP" | "MPTCPv6" => {}
-            _ => counts.1 += number,
-        }
-    }
-    counts
+/// TCP, and all others, of `sockstat` and `sockstat6`. The kernel's own count nowhere.
+fn by_statistics(stat: &str, stat6: &str) -> (u64, u64) {
+    let after = |text: &str, begin: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(begin))?;
+        line.split(' ').next()?.parse::<u64>().ok()
+    };
+    let used = after(stat, "sockets: used ").unwrap_or(0);
+    let tcp = after(stat, "TCP: inuse ").unwrap_or(0) + after(stat6, "TCP6: inuse ").unwrap_or(0);
+    (tcp, used.saturating_sub(tcp))
 }
 
 /// What the buffers of these network namespaces hold.
@@ -247,8 +247,26 @@ UNIX      1024     30      -1   NI       0   yes  kernel      n  n  n  n
 TCP       2304      1     176   no     192   yes  kernel      y  y  y  y
 X           10     -1       0   no       0   no   kernel      y  y  y  y
 ";
-        assert_eq!(by_protocol(text), (3, 34));
         assert_eq!(counted_as(text, &NOT_INET), 30);
+    }
+
+    #[test]
+    fn all_that_is_not_tcp_is_other() {
+        let stat = "sockets: used 37\nTCP: inuse 2 orphan 0 tw 0 alloc 4 mem 0\nUDP: inuse 1 mem 0\n";
+        let stat6 = "TCP6: inuse 1\nUDP6: inuse 0\n";
+        assert_eq!(by_statistics(stat, stat6), (3, 34));
+        assert_eq!(by_statistics(stat, ""), (2, 35));
+        assert_eq!(by_statistics("", ""), (0, 0));
+    }
+
+    #[test]
+    fn the_hosts_own_are_told() {
+        let (_tcp, unix) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), std::os::unix::net::UnixStream::pair());
+        assert!(unix.is_ok());
+        let read = |file: &str| fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
+        let (tcp, other) = by_statistics(&read("sockstat"), &read("sockstat6"));
+        assert!(tcp >= 1 && other >= 2, "{tcp} {other}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Sampler {
     /// Those of the accounts.
     pub(super) fn new(paths: &Paths, wanted: BTreeSet<Ctid>) -> Result<Self, Error> {
         Ok(Self {
-            accounts: Accounts::new(paths)?,
+            accounts: Accounts::new(paths)?.keep_open(),
             global: Config::global(paths)?,
             wanted,
             io: IoMeter::default(),

@@ -28,6 +28,23 @@ enum Reply {
     Silence,
 }
 
+/// When the next request is to be expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// As soon as whoever was answered runs again: whoever has opened a file reads it, and reads on until its end.
+    AtOnce,
+    Whenever,
+}
+
+impl Next {
+    fn after(wish: Wish<'_>) -> Self {
+        match wish {
+            Wish::Open | Wish::Read(Read { offset: 0, direct: true, .. }) => Self::AtOnce,
+            _ => Self::Whenever,
+        }
+    }
+}
+
 /// Who answers.
 pub(super) struct Desk<F: Files> {
     files: F,
@@ -42,6 +59,8 @@ pub(super) struct Desk<F: Files> {
     long: BTreeSet<u64>,
     /// As long as that: longer than any text.
     reach: u64,
+    /// Where an answer is put together.
+    whole: Vec<u8>,
 }
 
 impl<F: Files> Desk<F> {
@@ -54,6 +73,7 @@ impl<F: Files> Desk<F> {
             minor: 0,
             long: BTreeSet::new(),
             reach: LONGEST,
+            whole: Vec::new(),
         }
     }
 
@@ -64,11 +84,17 @@ impl<F: Files> Desk<F> {
 
     /// Goes on where another has died, of whom this is an older copy: what he gave out since is not known here.
     pub(super) fn inherit(&mut self) {
+        self.files.close();
         self.open.clear();
         self.last.clear();
         self.long.clear();
         self.next += 1 << 32;
         self.reach += 1 << 32;
+    }
+
+    /// For whoever does not answer now: what the other one closes is to be closed.
+    pub(super) fn stand_by(&mut self) {
+        self.files.close();
     }
 
     /// Counts what has to be counted regularly.
@@ -77,17 +103,24 @@ impl<F: Files> Desk<F> {
     }
 
     /// Answers the request in flight, if there is one.
-    pub(super) fn serve(&mut self, connection: &mut Connection) {
+    pub(super) fn serve(&mut self, connection: &mut Connection) -> Next {
+        let mut next = Next::Whenever;
         let request = connection.pending().and_then(Request::parse);
         if let Some(Request { unique, node, wish }) = request {
+            next = Next::after(wish);
             if matches!(self.files.kind(node), Some(Kind::File(_)))
                 && let Some(size) = self.is_to_reach(node, wish)
             {
-                connection.answer(&[&wire::reaches(node, size)]);
+                connection.answer(&wire::reaches(node, size));
             }
             let reply = self.reply(node, wish);
-            let send = |errno, body: &[u8]| {
-                connection.answer(&[&wire::head(unique, errno, body.len()), body]);
+            // In one piece, which the kernel takes in less time than two.
+            let whole = &mut self.whole;
+            let mut send = |errno, body: &[u8]| {
+                whole.clear();
+                whole.extend_from_slice(&wire::head(unique, errno, body.len()));
+                whole.extend_from_slice(body);
+                connection.answer(whole);
             };
             match &reply {
                 Reply::Bytes(answer) => send(0, answer.bytes()),
@@ -97,6 +130,7 @@ impl<F: Files> Desk<F> {
             }
         }
         connection.answered();
+        next
     }
 
     /// How far the kernel has to be told first that the file may reach: [`wire::reaches`]. That takes longer than all the

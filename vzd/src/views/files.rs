@@ -38,4 +38,7 @@ pub(super) trait Files {
 
     /// Counts what has to be counted regularly.
     fn tick(&mut self) {}
+
+    /// Closes what is kept open between questions.
+    fn close(&mut self) {}
 }

@@ -37,7 +37,7 @@ use vzsys::process::{PidFd, timespec};
 use vzsys::raw::{self, Cloned};
 use vzsys::{Call, Result};
 
-use self::desk::Desk;
+use self::desk::{Desk, Next};
 use self::files::Files;
 use self::of_host::HostFiles;
 use self::of_ve::VeFiles;
@@ -209,7 +209,8 @@ impl<F: Files> Server<F> {
     }
 
     /// Until the server has ended.
-    fn keep(&self, server: Pid) -> Then {
+    fn keep(&mut self, server: Pid) -> Then {
+        self.desk.stand_by();
         let process = PidFd::open(server.as_raw_nonzero().get()).ok().flatten();
         // While it is our parent nobody else has its number.
         let Some(process) = process.filter(|_| rustix::process::getppid() == Some(server)) else {
@@ -242,6 +243,7 @@ impl<F: Files> Server<F> {
     fn serve(&mut self, keeper: Option<&PidFd>, alone: Duration) -> Then {
         let begun = Instant::now();
         let mut looked = begun;
+        let mut wake = Wake::default();
         loop {
             if keeper.is_none() && begun.elapsed() >= alone {
                 return Then::Go;
@@ -255,19 +257,35 @@ impl<F: Files> Server<F> {
                 looked = Instant::now();
                 round
             };
-            match round {
+            let answered = match round {
                 Some(Round { ended: true, .. }) => return Then::End,
-                Some(Round { asked: true, .. }) => match self.connection.receive() {
-                    Ok(Some(_)) => self.desk.serve(&mut self.connection),
-                    Ok(None) => {}
-                    Err(_) => {
-                        self.gone = true;
-                        return Then::End;
-                    }
-                },
+                Some(Round { asked: true, .. }) => self.answer(&mut wake),
                 Some(Round { alone: true, .. }) => return Then::Go,
-                _ => {}
+                _ => Ok(()),
+            };
+            if answered.is_err() {
+                self.gone = true;
+                return Then::End;
             }
+        }
+    }
+
+    /// Answers the request that is there, and those that follow at once.
+    fn answer(&mut self, wake: &mut Wake) -> Result<()> {
+        let mut since = None;
+        loop {
+            let next = match self.connection.receive()? {
+                Some(_) => self.desk.serve(&mut self.connection),
+                None if since.is_some_and(|since: Instant| since.elapsed() < Wake::LONG) => continue,
+                None => {
+                    wake.slept(since.is_some());
+                    return Ok(());
+                }
+            };
+            if next == Next::Whenever || !wake.stays() {
+                return Ok(());
+            }
+            since = Some(Instant::now());
         }
     }
 
@@ -296,6 +314,33 @@ impl<F: Files> Server<F> {
             ended: init.is_some() && ready(&fds, 1),
             alone: ready(&fds, of_keeper),
         })
+    }
+}
+
+/// Whether to stay awake until a request that is sure to come. A reader on another processor is answered without waking
+/// us first, which takes longer than all the rest; one that waits for ours would only be held up.
+#[derive(Default)]
+struct Wake {
+    /// For so many requests it is not tried again.
+    rest: u32,
+}
+
+impl Wake {
+    /// Longer than it takes to wake a reader.
+    const LONG: Duration = Duration::from_micros(50);
+    /// After this many requests the reader may have moved.
+    const PAUSE: u32 = 200;
+
+    fn stays(&mut self) -> bool {
+        self.rest = self.rest.saturating_sub(1);
+        self.rest == 0
+    }
+
+    /// Nothing came in time.
+    fn slept(&mut self, tried: bool) {
+        if tried {
+            self.rest = Self::PAUSE;
+        }
     }
 }
 

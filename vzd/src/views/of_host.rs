@@ -1,5 +1,7 @@
 //! The host's tables, of all VEs: `/run/vz/proc`.
 
+use std::time::{Duration, Instant};
+
 use ve::accounts::Accounts;
 use ve::host_files::HostFile;
 use vzconf::{Ctid, Paths};
@@ -15,20 +17,30 @@ const FIXED: u64 = 16;
 const VES: u64 = 1 << 40;
 const STEP: u64 = 16;
 
+/// After so long without a question, what was opened for the last one is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// What there is now.
 #[derive(Debug)]
 pub(super) struct HostFiles {
     paths: Paths,
+    /// Of the last question, and when that was.
+    asked: Option<(Instant, Accounts)>,
 }
 
 impl HostFiles {
     pub(super) fn new(paths: Paths) -> Self {
-        Self { paths }
+        Self { paths, asked: None }
     }
 
-    /// Anew each time: configurations change.
-    fn accounts(&self) -> Option<Accounts> {
-        Accounts::new(&self.paths).ok()
+    /// Configurations are read anew each time: they change.
+    fn accounts(&mut self) -> Option<&Accounts> {
+        let accounts = match self.asked.take() {
+            Some((_, mut accounts)) => accounts.renew().ok().map(|()| accounts),
+            None => Accounts::new(&self.paths).ok().map(Accounts::keep_open),
+        };
+        self.asked = accounts.map(|accounts| (Instant::now(), accounts));
+        self.asked.as_ref().map(|(_, accounts)| accounts)
     }
 
     fn runs(&self, ctid: Ctid) -> bool {
@@ -109,7 +121,8 @@ impl Files for HostFiles {
         match parent {
             ROOT => all.extend([(BC, "bc".to_owned()), (VZ, "vz".to_owned())]),
             BC => {
-                let running = self.accounts().map(|accounts| accounts.running()).unwrap_or_default();
+                let accounts = Accounts::new(&self.paths).ok();
+                let running = accounts.map(|accounts| accounts.running()).unwrap_or_default();
                 all.extend(running.into_iter().map(|(ctid, _)| (directory_of(ctid), ctid.to_string())));
             }
             _ => {}
@@ -118,7 +131,21 @@ impl Files for HostFiles {
     }
 
     fn text(&mut self, file: HostFile) -> String {
-        self.accounts().and_then(|accounts| file.read(&accounts)).unwrap_or_default()
+        self.accounts().and_then(|accounts| file.read(accounts)).unwrap_or_default()
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.asked.as_ref().map(|(at, _)| IDLE.saturating_sub(at.elapsed()))
+    }
+
+    fn tick(&mut self) {
+        if self.left() == Some(Duration::ZERO) {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.asked = None;
     }
 }
 
