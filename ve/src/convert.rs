@@ -174,7 +174,7 @@ fn build(ve: &Ve<'_>, from: Layout, choice: &Choice, mark: &mut Mark) -> Result<
 fn copy(ve: &Ve<'_>, source: &Detached, tree: &Detached, empty: &Empty<'_>) -> Result<()> {
     let top = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
     let failed = |error: ReplicaError| {
-        let full = error.errno() == Some(rustix::io::Errno::NOSPC);
+        let full = error.is_full();
         let exit = if full { Exit::FsNoDiskSpace } else { Exit::ConvertImage };
         let hint = if full { " (is DISKSPACE enough, and the disk below?)" } else { "" };
         Error::refused(exit, format!("cannot copy the files of container {}: {error}{hint}", ve.ctid))

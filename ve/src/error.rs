@@ -127,7 +127,7 @@ impl Error {
             Self::Launch { .. } => Exit::EnvCreate,
             Self::Criu { exit, .. } => *exit,
             Self::Script { .. } => Exit::ActionScript,
-            Self::Call { source, .. } if source.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::Call { source, .. } if source.is_full() => Exit::FsNoDiskSpace,
             Self::Call { exit, .. } => *exit,
             Self::CleanupFailed { cause, .. } => cause.exit(),
         }

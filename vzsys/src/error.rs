@@ -35,6 +35,13 @@ impl SysError {
         Errno::from_raw_os_error(self.errno)
     }
 
+    /// Whether it failed for want of room: the disk is full, or the quota of whose file it is. (`EFBIG` is about the
+    /// size of one file, and no room helps.)
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno(), Errno::NOSPC | Errno::DQUOT)
+    }
+
     /// The call's name.
     #[must_use]
     pub fn call(&self) -> &'static str {

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
@@ -72,7 +71,7 @@ impl Fault {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        matches!(self, Self::System(error) if matches!(error.errno(), Errno::NOSPC | Errno::DQUOT))
+        matches!(self, Self::System(error) if error.is_full())
     }
 
     pub(super) fn at(self, archive: &Path, member: Option<&[u8]>) -> ArchiveError {

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
@@ -89,7 +88,7 @@ impl Fault {
     /// Whether a disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::System(error) if matches!(error.errno(), Errno::NOSPC | Errno::DQUOT))
+        matches!(self, Self::System(error) if error.is_full())
     }
 
     pub(super) fn hostile(path: &[u8], reason: impl Into<Cow<'static, str>>) -> Self {

@@ -114,7 +114,7 @@ impl BuildError {
             Self::Image(error) => error.exit(),
             Self::Disk(_) => Exit::FsBadTmpl,
             Self::UnknownName { .. } | Self::BadOption { .. } => Exit::InvalidValue,
-            Self::System(error) if error.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::System(error) if error.is_full() => Exit::FsNoDiskSpace,
             Self::NoProgram { .. }
             | Self::NotStatic { .. }
             | Self::NoMirror { .. }

@@ -74,7 +74,7 @@ impl CacheError {
             Self::BadName { .. } => Exit::InvalidValue,
             Self::NotARoot { .. } => Exit::FsBadTmpl,
             Self::Archive(error) => error.exit(),
-            Self::System(error) if error.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::System(error) if error.is_full() => Exit::FsNoDiskSpace,
             Self::Exists { .. } | Self::InUse { .. } | Self::Damaged { .. } | Self::System(_) => Exit::System,
         }
     }

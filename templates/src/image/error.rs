@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
@@ -100,7 +99,7 @@ impl ImageError {
             Self::Missing { .. } => Exit::PloopImageNotFound,
             Self::NotAnImage { .. } | Self::Damaged { .. } | Self::InUse { .. } => Exit::MountImage,
             Self::Size { .. } | Self::Mounted { .. } | Self::Copy { .. } => Exit::ResizeImage,
-            Self::Call { source, .. } if source.errno() == Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::Call { source, .. } if source.is_full() => Exit::FsNoDiskSpace,
             Self::Program { exit, .. } | Self::Call { exit, .. } => *exit,
         }
     }

@@ -153,9 +153,7 @@ impl Image {
         }
         match done {
             // Of the new image, not of the file system below: that would be an I/O error.
-            Err(ImageError::Call { source, .. }) if source.errno() == Errno::NOSPC => {
-                Err(self.too_small(room, size))
-            }
+            Err(ImageError::Call { source, .. }) if source.is_full() => Err(self.too_small(room, size)),
             done => done,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
@@ -97,9 +96,7 @@ impl LayoutError {
             Self::NoSize => Exit::DiskspaceNotSet,
             Self::Image(error) => error.exit(),
             Self::Cache(error) => error.exit(),
-            Self::Call { source, .. } if matches!(source.errno(), Errno::NOSPC | Errno::DQUOT) => {
-                Exit::FsNoDiskSpace
-            }
+            Self::Call { source, .. } if source.is_full() => Exit::FsNoDiskSpace,
             Self::Call { exit, .. } => *exit,
         }
     }

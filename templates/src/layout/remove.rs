@@ -48,8 +48,10 @@ fn discard_into(path: &Path, trash: &Path) -> vzsys::Result<PathBuf> {
             close(trash)?;
             trash
         }
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => parent,
-        Err(error) => return Err(vzsys::SysError::from_io("mkdir", trash.display(), &error)),
+        Err(error) => match vzsys::SysError::from_io("mkdir", trash.display(), &error) {
+            error if error.is_full() => parent,
+            error => return Err(error),
+        },
     };
     let moved = move_into(path, trash)?;
     if trash == parent {

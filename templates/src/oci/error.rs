@@ -105,7 +105,7 @@ impl OciError {
             | Self::Mismatch { .. }
             | Self::TooLarge { .. }
             | Self::Unsupported { .. } => Exit::FsBadTmpl,
-            Self::System(error) if error.errno() == rustix::io::Errno::NOSPC => Exit::FsNoDiskSpace,
+            Self::System(error) if error.is_full() => Exit::FsNoDiskSpace,
             Self::Unreachable { .. } | Self::Refused { .. } | Self::System(_) => Exit::System,
         }
     }

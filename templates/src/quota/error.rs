@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
@@ -45,9 +44,7 @@ impl QuotaError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Unable { .. } | Self::TooDeep { .. } => Exit::DqInit,
-            Self::Call { source, .. } if matches!(source.errno(), Errno::NOSPC | Errno::DQUOT) => {
-                Exit::FsNoDiskSpace
-            }
+            Self::Call { source, .. } if source.is_full() => Exit::FsNoDiskSpace,
             Self::Call { exit, .. } => *exit,
         }
     }

@@ -32,12 +32,9 @@ impl ReplicaError {
         move |errno| Self::System(SysError::new(call, path, errno))
     }
 
-    /// The kernel's answer, where it is one of the kernel's.
+    /// Whether there is no room for what is copied.
     #[must_use]
-    pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::System(error) => Some(error.errno()),
-            _ => None,
-        }
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::System(error) if error.is_full())
     }
 }
