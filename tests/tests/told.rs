@@ -238,3 +238,19 @@ fn a_dry_run_of_set_tells_what_would_change_and_changes_nothing() {
         assert_eq!(ve.conf(), conf);
     });
 }
+
+#[test]
+fn a_quiet_program_still_says_why_it_failed() {
+    on_node(|node| {
+        let calls: [(&str, &[&str]); 4] = [
+            ("vzbackup", &["-q", "none"]),
+            ("vzrestore", &["-q", "/none.vzb"]),
+            ("vzimport", &["-q", "/none", "101"]),
+            ("vzmigrate", &["-q", "10.98.0.2", "none"]),
+        ];
+        for (program, words) in calls {
+            let run = run(node.program(program), words);
+            assert!(run.code != 0 && run.stderr.contains("none") && run.stdout.is_empty(), "{run}");
+        }
+    });
+}

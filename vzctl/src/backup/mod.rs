@@ -14,7 +14,7 @@ use templates::backup::{BackupError, Location};
 use ve::Node;
 use vzconf::{Exit, Paths};
 
-use crate::cli::{self, Flags};
+use crate::cli;
 use crate::report::{Failure, Report};
 
 impl From<BackupError> for Failure {
@@ -70,7 +70,7 @@ fn run(
         };
     }
     let verbose = matches.get_flag("verbose").then_some(1);
-    let report = Report::new(Flags { quiet: matches.get_flag("quiet"), verbose, ..Flags::default() });
+    let report = Report::of_program(matches.get_flag("quiet"), verbose);
     let to_stdout = matches.try_get_one::<String>("to").ok().flatten().is_some_and(|to| to == "-");
     let voice = if to_stdout { Voice::Err } else { Voice::Out };
     let json = matches.get_flag("json");

@@ -27,7 +27,7 @@ use vzconf::{Ctid, Exit, Paths};
 use vzsys::fault;
 
 use self::origin::Origin;
-use crate::cli::{self, Flags};
+use crate::cli;
 use crate::report::{Failure, Report};
 use crate::run;
 
@@ -44,7 +44,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, paths: &Paths) -> Exit {
         Err(exit) => return exit,
     };
     let verbose = options.get_flag("verbose").then_some(1);
-    let report = Report::new(Flags { quiet: options.get_flag("quiet"), verbose, ..Flags::default() });
+    let report = Report::of_program(options.get_flag("quiet"), verbose);
     match import(&options, &report, paths) {
         Ok(()) => Exit::Ok,
         Err(failure) => report.fail(&failure),

@@ -39,8 +39,7 @@ pub fn main(arguments: &[String], paths: Paths) -> ExitCode {
         return target::serve(paths, std::io::stdin(), std::io::stdout()).into();
     }
     let verbose = if manner.json { -1 } else { manner.verbose };
-    let flags = Flags { quiet: manner.quiet, verbose: Some(verbose), ..Flags::default() };
-    let report = Report::new(flags);
+    let report = Report::of_program(manner.quiet, Some(verbose));
     match attempt(&report, manner, paths, request) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

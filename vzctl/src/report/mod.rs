@@ -1,8 +1,8 @@
 //! Words out: the console, the log file and the exit code.
 //!
 //! Every line has a level. Levels below 0 are errors and go to stderr, the others to stdout; a line is shown if
-//! the console's level (VERBOSE, `--verbose`) reaches its level, logged if LOG_LEVEL does. `--quiet` silences the
-//! console but not the log.
+//! the console's level (VERBOSE, `--verbose`) reaches its level, logged if LOG_LEVEL does. `--quiet` of
+//! vzctl silences the console but not the log, that of the programs beside it leaves errors.
 
 mod bar;
 mod console;
@@ -68,6 +68,14 @@ impl Report {
             log: OnceCell::new(),
             ct: Cell::new(None),
         })
+    }
+
+    /// The same for a program whose `--quiet` leaves errors to be seen, as vzctl's does not.
+    #[must_use]
+    pub fn of_program(quiet: bool, verbose: Option<i32>) -> Rc<Self> {
+        let report = Self::new(Flags { verbose, ..Flags::default() });
+        report.errors_only.set(quiet);
+        report
     }
 
     /// Takes over LOGGING, LOGFILE, LOG_LEVEL and VERBOSE. Logs from here on; only the first call counts.
@@ -217,6 +225,14 @@ mod tests {
         let report = Report::new(Flags { verbose: Some(2), ..Flags::default() });
         report.serve(&Verb::Status { json: false });
         assert!(report.shows(-1) && !report.shows(0));
+    }
+
+    #[test]
+    fn a_quiet_program_still_says_why_it_failed() {
+        let quiet = Report::of_program(true, Some(1));
+        assert!(quiet.shows(-1) && !quiet.shows(0));
+        let told = Report::of_program(false, Some(1));
+        assert!(told.shows(1) && !told.shows(2));
     }
 
     #[test]
