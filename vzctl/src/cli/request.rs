@@ -11,7 +11,7 @@ use super::grammar::{self, Found, Parsed};
 use super::help::{self, HelpText};
 use super::snapshots;
 use super::verb::{CreateOptions, SetMode, SetOptions, Setting, StartOptions, StopOptions, Verb};
-use super::word::{Kind, LATER, PLAIN, WORDS, Word};
+use super::word::{Kind, PLAIN, WORDS, Word};
 use crate::complete::Shell;
 
 /// The flags before the verb.
@@ -111,19 +111,12 @@ fn request(verb: &OsString, rest: Vec<OsString>) -> Result<Request, UsageError> 
         "--help" | "-h" | "help" => return help_for(rest.first()),
         "completion" => return completion(&rest),
         "__complete" => return Ok(Request::Complete(rest)),
-        later if LATER.contains(&later) => return Err(not_yet(later)),
         _ => {}
     }
     let Some(word) = Word::find(&name) else {
         return Err(bad_command(&name));
     };
     if word.verbatim() { verbatim(word, rest) } else { with_options(word, rest) }
-}
-
-/// A verb of OpenVZ that a later version will have.
-fn not_yet(verb: &str) -> UsageError {
-    UsageError::with_exit(Exit::BadKernel, format!("vzctl {verb} is not available in this version"))
-        .advise("See NOT AVAILABLE YET in vzctl(8); verbs of this version: vzctl --help")
 }
 
 fn bad_command(name: &str) -> UsageError {
@@ -138,9 +131,6 @@ fn bad_command(name: &str) -> UsageError {
 fn help_for(verb: Option<&OsString>) -> Result<Request, UsageError> {
     let Some(verb) = verb else { return Ok(Request::Help(help::usage())) };
     let name = verb.to_string_lossy();
-    if LATER.contains(&&*name) {
-        return Err(not_yet(&name));
-    }
     let word = Word::find(&name).ok_or_else(|| bad_command(&name))?;
     Ok(Request::Help(help::verb(word, None)))
 }

@@ -108,9 +108,6 @@ impl Word {
     }
 }
 
-/// Verbs of OpenVZ that this version does not have.
-pub(crate) const LATER: &[&str] = &[];
-
 /// Words in place of a verb that need no container.
 pub(crate) const PLAIN: &[&str] = &["help", "completion"];
 
