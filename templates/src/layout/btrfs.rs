@@ -58,6 +58,10 @@ impl Kind for Btrfs {
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
         Mapping::of(ids, at.private)?.layer(&tree(at.private))
     }
+
+    fn limited(&self, private: &Path) -> PathBuf {
+        tree(private)
+    }
 }
 
 /// Makes an area with an empty subvolume.

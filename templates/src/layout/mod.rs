@@ -205,6 +205,16 @@ trait Kind: fmt::Debug + Sync {
         Ok(())
     }
 
+    /// As [`shell_like`].
+    fn shell_like(&self, private: &Path, _area: &Path) -> Result<PathBuf, LayoutError> {
+        Err(LayoutError::Damaged { path: private.to_owned(), reason: "it has no image".to_owned() })
+    }
+
+    /// As [`limited_by`].
+    fn limited(&self, private: &Path) -> PathBuf {
+        private.to_owned()
+    }
+
     /// As [`leave`].
     fn leave(&self, _private: &Path) -> Option<OwnedFd> {
         None
@@ -252,7 +262,7 @@ pub fn limited(private: &Path) -> PathBuf {
 /// The same of an area in the making with this layout.
 #[must_use]
 pub fn limited_by(layout: Layout, private: &Path) -> PathBuf {
-    if layout == Layout::Btrfs { btrfs::tree(private) } else { private.to_owned() }
+    layout.kind().limited(private)
 }
 
 /// Gives that image another size, as [`Image::resize`]. `None` where there is no image.
@@ -274,15 +284,8 @@ pub fn resize(
 }
 
 /// Makes a new area as one whose files lie in an image, without that image; returns where that belongs.
-pub(crate) fn shell_like(
-    layout: Layout,
-    private: &Path,
-    area: &Path,
-) -> Result<std::path::PathBuf, LayoutError> {
-    match layout {
-        Layout::Ploop => ploop::shell_like(private, area),
-        _ => overlay::shell_like(private, area),
-    }
+pub(crate) fn shell_like(layout: Layout, private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
+    layout.kind().shell_like(private, area)
 }
 
 /// The template base below an overlay; `None` for a layout without one.

@@ -154,6 +154,14 @@ impl Kind for Overlay {
         }
     }
 
+    fn shell_like(&self, private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
+        let record = Record { stack: Stack::default(), ..Record::load(private)? };
+        let made = fs::DirBuilder::new().mode(0o700).create(area);
+        made.call("mkdir", || area.display().to_string()).map_err(failed(area))?;
+        record.replace(area)?;
+        Ok(area.join(IMAGE))
+    }
+
     fn image(&self, private: &Path) -> Result<Option<Image>, LayoutError> {
         if Record::load(private)?.image { open_image(private).map(Some) } else { Ok(None) }
     }
@@ -223,15 +231,6 @@ pub(crate) fn create_above(
     };
     make().map_err(failed(area))?;
     Record { stack: Stack { layers, ..Stack::default() }, ..model.clone() }.replace(area)
-}
-
-/// A new area as this one, without its image; returns where that belongs.
-pub(super) fn shell_like(private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
-    let record = Record { stack: Stack::default(), ..Record::load(private)? };
-    let made = fs::DirBuilder::new().mode(0o700).create(area);
-    made.call("mkdir", || area.display().to_string()).map_err(failed(area))?;
-    record.replace(area)?;
-    Ok(area.join(IMAGE))
 }
 
 /// Takes a lock on the area, which is a directory of the host; without one (it is gone) nobody uses it.

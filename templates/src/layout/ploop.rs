@@ -60,6 +60,19 @@ impl Kind for Ploop {
         Ok(open(private)?.settle()?)
     }
 
+    fn shell_like(&self, private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
+        let image = open(private)?;
+        let bytes = {
+            let mounted = image.mount()?;
+            let shown =
+                rustix::fs::fstatvfs(&mounted).call("fstatvfs", || "an image").map_err(failed(area))?;
+            shown.f_blocks * shown.f_frsize
+        };
+        let disk = make_disk(area)?;
+        describe(&disk, bytes)?;
+        Ok(disk.join(IMAGE))
+    }
+
     fn image(&self, private: &Path) -> Result<Option<Image>, LayoutError> {
         open(private).map(Some)
     }
@@ -108,19 +121,6 @@ fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<Detached, La
     let lost = rustix::fs::unlinkat(&tree, "lost+found", rustix::fs::AtFlags::REMOVEDIR);
     lost.call("rmdir", || format!("{}, lost+found", area.display())).map_err(failed(area))?;
     Ok(tree)
-}
-
-/// A new area as this one, without its image; returns where that belongs.
-pub(super) fn shell_like(private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
-    let image = open(private)?;
-    let bytes = {
-        let mounted = image.mount()?;
-        let shown = rustix::fs::fstatvfs(&mounted).call("fstatvfs", || "an image").map_err(failed(area))?;
-        shown.f_blocks * shown.f_frsize
-    };
-    let disk = make_disk(area)?;
-    describe(&disk, bytes)?;
-    Ok(disk.join(IMAGE))
 }
 
 fn failed(area: &Path) -> impl FnOnce(SysError) -> LayoutError {
