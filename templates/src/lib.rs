@@ -8,6 +8,7 @@ pub mod cache;
 pub mod changes;
 pub mod dist;
 pub mod foreign;
+mod holes;
 pub mod image;
 pub mod layout;
 pub mod mirror;

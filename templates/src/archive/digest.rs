@@ -13,6 +13,7 @@ use vzsys::{Call, SysError};
 
 use super::pack::{attributes, names, proc_path};
 use super::place::open_root;
+use crate::holes::next_data;
 
 /// One line a file: kind, mode, owner, size, time, contents, links, attributes. Sockets are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,12 +133,12 @@ fn hash(dir: BorrowedFd<'_>, name: &[u8], path: &str) -> Result<String, SysError
 fn contents(file: &std::fs::File) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 << 10];
+    let size = file.metadata()?.len();
     let mut at = 0;
     loop {
-        at = match fs::seek(file, fs::SeekFrom::Data(at)) {
-            Ok(data) => data / 4096 * 4096,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(errno) => return Err(errno.into()),
+        at = match next_data(file, at, size)? {
+            Some((data, _)) => data / 4096 * 4096,
+            None => break,
         };
         let mut filled = 0;
         while filled < buffer.len() {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use vzsys::{Call, SysError};
 
@@ -19,6 +19,7 @@ use super::place::open_root;
 use super::sparse::Map;
 use super::writer::{Entry, EntryKind, Writer};
 use super::{Progress, Summary};
+use crate::holes::next_data;
 
 const BUFFER: usize = 256 << 10;
 /// How often progress is told, in bytes.
@@ -453,16 +454,7 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
 pub(crate) fn segments(file: &OwnedFd, size: u64) -> rustix::io::Result<Option<Map>> {
     let mut segments = Vec::new();
     let mut at = 0;
-    while at < size {
-        let data = match fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) if data < size => data,
-            // Nothing but a hole up to the end.
-            Ok(_) | Err(Errno::NXIO) => break,
-            // Not every file system knows.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
-            Err(errno) => return Err(errno),
-        };
-        let hole = fs::seek(file, SeekFrom::Hole(data))?.min(size);
+    while let Some((data, hole)) = next_data(file, at, size)? {
         segments.push((data, hole - data));
         at = hole;
     }

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
-use rustix::io::Errno;
+use rustix::fs::ioctl_ficlone;
 use vzsys::{Call, SysError};
+
+use crate::holes::next_data;
 
 const CHUNK: usize = 1 << 20;
 /// Zeros are looked for in pieces of this size.
@@ -24,23 +25,13 @@ pub fn copy(from: &File, to: &File, tell: &mut dyn FnMut(u64, u64)) -> Result<()
     to.set_len(length).call("ftruncate", || length)?;
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
-    while let Some((start, end)) = data(from, at, length)? {
+    while let Some((start, end)) = next_data(from, at, length).call("lseek", || "an image, SEEK_DATA")? {
         copy_range(from, to, (start, end), &mut buffer)?;
         at = end;
         tell(at, length);
     }
     tell(length, length);
     Ok(())
-}
-
-/// Where the next data is, from `at` on.
-fn data(file: &File, at: u64, length: u64) -> Result<Option<(u64, u64)>, SysError> {
-    let start = match seek(file, SeekFrom::Data(at)) {
-        Err(Errno::NXIO) => return Ok(None),
-        found => found.call("lseek", || format!("SEEK_DATA, {at}"))?,
-    };
-    let end = seek(file, SeekFrom::Hole(start)).call("lseek", || format!("SEEK_HOLE, {start}"))?;
-    Ok((start < length).then(|| (start, end.min(length))))
 }
 
 fn copy_range(from: &File, to: &File, range: (u64, u64), buffer: &mut [u8]) -> Result<(), SysError> {

@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{OFlags, SeekFrom, copy_file_range, fstat, ftruncate, ioctl_ficlone, seek};
+use rustix::fs::{OFlags, copy_file_range, fstat, ftruncate, ioctl_ficlone};
 use rustix::io::{Errno, pread, pwrite};
+
+use crate::holes::next_data;
 
 pub(super) const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
@@ -35,33 +37,12 @@ pub(super) fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>, can_clone: &mut boo
     }
     let mut copied = 0;
     let mut at = 0;
-    while at < size {
-        let (start, end) = match next_data(from, at, size)? {
-            Some(part) => part,
-            None => break,
-        };
+    while let Some((start, end)) = next_data(from, at, size)? {
         copied += copy(from, to, start, end)?;
         at = end;
     }
     ftruncate(to, size)?;
     Ok(copied)
-}
-
-/// The next part of a file that is no hole.
-fn next_data(from: BorrowedFd<'_>, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
-    let start = match seek(from, SeekFrom::Data(at)) {
-        Ok(start) => start,
-        Err(Errno::NXIO) => return Ok(None),
-        // No holes are known here.
-        Err(Errno::INVAL) => return Ok(Some((at, size))),
-        Err(errno) => return Err(errno),
-    };
-    let end = match seek(from, SeekFrom::Hole(start)) {
-        Ok(end) => end,
-        Err(Errno::NXIO) => return Ok(None),
-        Err(errno) => return Err(errno),
-    };
-    Ok((start < size && start < end).then_some((start, end.min(size))))
 }
 
 fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> Result<u64, Errno> {

@@ -10,6 +10,7 @@
 //! fails, layers are laid below a root handle, and what fails leaves nothing.
 
 mod blob;
+mod credentials;
 mod docker_archive;
 mod document;
 mod error;

@@ -16,6 +16,7 @@ use ureq::{Agent, Body};
 use vzsys::Call;
 
 use super::blob::{Blob, Blobs, Digest, check, compare};
+use super::credentials::{Challenge, login};
 use super::document::{self, Document, MANIFEST};
 use super::error::OciError;
 use super::source::RegistryName;
@@ -384,42 +385,6 @@ impl Blobs for Registry {
     }
 }
 
-/// `WWW-Authenticate: Bearer realm="…",service="…",scope="…"`
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Challenge {
-    scheme: String,
-    realm: Option<String>,
-    service: Option<String>,
-    scope: Option<String>,
-}
-
-impl Challenge {
-    fn parse(text: &str) -> Option<Self> {
-        let (scheme, mut rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-        let mut challenge = Self { scheme: scheme.to_ascii_lowercase(), ..Self::default() };
-        loop {
-            rest = rest.trim_start_matches([' ', ',', '\t']);
-            let Some((key, value)) = rest.split_once('=') else { break };
-            let value = value.trim_start();
-            let (value, after) = match value.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"')?,
-                None => value.split_once(',').unwrap_or((value, "")),
-            };
-            let place = match key.trim().to_ascii_lowercase().as_str() {
-                "realm" => Some(&mut challenge.realm),
-                "service" => Some(&mut challenge.service),
-                "scope" => Some(&mut challenge.scope),
-                _ => None,
-            };
-            if let Some(place) = place {
-                *place = Some(value.to_owned());
-            }
-            rest = after;
-        }
-        Some(challenge)
-    }
-}
-
 /// Whether an answer goes on where we stopped.
 fn continues(response: &Response<Body>, from: u64) -> bool {
     let range = header(response, "content-range").unwrap_or_default();
@@ -475,57 +440,4 @@ fn authorities() -> RootCerts {
         })
         .collect();
     if certificates.is_empty() { RootCerts::WebPki } else { certificates.into() }
-}
-
-/// The password for a registry, out of a file like Docker's `config.json`.
-fn login(path: &Path, registry: &str) -> Result<Option<String>, OciError> {
-    #[derive(Deserialize)]
-    struct Auths {
-        #[serde(default)]
-        auths: std::collections::HashMap<String, Auth>,
-    }
-    #[derive(Deserialize)]
-    struct Auth {
-        auth: Option<String>,
-    }
-    let name = || path.display().to_string();
-    let bytes = std::fs::read(path).call("read", name)?;
-    let file: Auths = serde_json::from_slice(&bytes).map_err(|error| OciError::malformed(name(), error))?;
-    let keys = [registry.to_owned(), format!("https://{registry}"), format!("https://index.{registry}/v1/")];
-    let auth = keys.iter().find_map(|key| file.auths.get(key)).and_then(|auth| auth.auth.clone());
-    match auth {
-        Some(auth) if auth.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b)) => {
-            Ok(Some(auth))
-        }
-        Some(_) => Err(OciError::malformed(name(), format!("the password for {registry} is no base64"))),
-        None => Ok(None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn challenges_are_read() {
-        let text = r#"Bearer realm="https://a.example/token",service="reg",scope="repository:x:pull,push",error="e""#;
-        let challenge = Challenge::parse(text).unwrap();
-        assert_eq!(challenge.scheme, "bearer");
-        assert_eq!(challenge.realm.as_deref(), Some("https://a.example/token"));
-        assert_eq!(challenge.scope.as_deref(), Some("repository:x:pull,push"));
-        assert_eq!(Challenge::parse("Basic realm=x").unwrap().realm.as_deref(), Some("x"));
-        assert_eq!(Challenge::parse("Negotiate").unwrap().scheme, "negotiate");
-        assert_eq!(Challenge::parse(r#"Bearer realm="x"#), None);
-    }
-
-    #[test]
-    fn passwords_are_found_by_the_registrys_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("auth.json");
-        std::fs::write(&path, r#"{"auths":{"r.example":{"auth":"dTpw"},"bad.example":{"auth":"a b"}}}"#)
-            .unwrap();
-        assert_eq!(login(&path, "r.example").unwrap().as_deref(), Some("dTpw"));
-        assert_eq!(login(&path, "other.example").unwrap(), None);
-        assert!(login(&path, "bad.example").is_err());
-    }
 }

@@ -11,6 +11,7 @@
 mod entry;
 mod error;
 mod known;
+mod measure;
 mod place;
 mod scan;
 #[cfg(test)]
@@ -19,8 +20,9 @@ mod thin;
 
 pub use entry::{Content, Meta, NodeKind, Op, Xattr};
 pub use error::ReplicaError;
+pub use measure::Measure;
 pub use place::Replica;
-pub use scan::{Measure, More, Passed, Scan};
+pub use scan::{More, Passed, Scan};
 pub use thin::Thin;
 
 /// The most bytes of a file that come in one piece.

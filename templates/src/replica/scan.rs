@@ -8,19 +8,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use vzsys::Call;
 
 use super::entry::{Content, Meta, NodeKind, Op, Xattr};
 use super::error::ReplicaError;
 use super::known::{BLOCK, Below, Hash, Known, LARGE, hash};
+use super::measure::{Measure, measure};
 use super::{PIECE, Sink};
 use crate::archive::{attributes, attributes_of, names, open_root, proc_path};
+use crate::holes::next_data;
 
-/// Handles of files of the host on which they were made.
 /// Bytes of a path: what is deeper has no name for the kernel, and no end for us.
-const DEEPEST: usize = 4095;
+pub(super) const DEEPEST: usize = 4095;
+/// Handles of files of the host on which they were made.
 const OF_THIS_HOST: &[u8] = b"trusted.overlay.origin";
 
 /// Whether another pass will follow.
@@ -30,15 +32,6 @@ pub enum More {
     ToCome,
     /// No.
     Nothing,
-}
-
-/// How much there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Measure {
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Files of all kinds.
-    pub entries: u64,
 }
 
 /// What a pass sent.
@@ -55,8 +48,8 @@ pub struct Passed {
 /// A tree about to be copied. Needs root, to read everything and to see `trusted.*`.
 #[derive(Debug)]
 pub struct Scan {
-    root: OwnedFd,
-    device: u64,
+    pub(super) root: OwnedFd,
+    pub(super) device: u64,
     hollow: Vec<Vec<u8>>,
     known: Below,
     top: Option<Known>,
@@ -89,10 +82,7 @@ impl Scan {
     /// # Errors
     /// The call that failed.
     pub fn measure(&self) -> Result<Measure, ReplicaError> {
-        let mut measure = Measure::default();
-        let mut links = HashMap::new();
-        count(self, self.root.as_fd(), &mut Vec::new(), &mut links, &mut measure)?;
-        Ok(measure)
+        measure(self)
     }
 
     /// Sends what has changed since the last pass; the first one sends everything. What is dirty is written to the
@@ -134,45 +124,9 @@ impl Scan {
         Ok(passed)
     }
 
-    fn is_hollow(&self, path: &[u8]) -> bool {
+    pub(super) fn is_hollow(&self, path: &[u8]) -> bool {
         self.hollow.iter().any(|hollow| hollow == path)
     }
-}
-
-fn count(
-    scan: &Scan,
-    dir: BorrowedFd<'_>,
-    path: &mut Vec<u8>,
-    links: &mut HashMap<(u64, u64), ()>,
-    measure: &mut Measure,
-) -> Result<(), ReplicaError> {
-    let length = path.len();
-    for name in names(dir).map_err(ReplicaError::at("getdents", path))? {
-        descend(path, &name);
-        if path.len() > DEEPEST {
-            return Err(ReplicaError::at("openat", path)(Errno::NAMETOOLONG));
-        }
-        let stat = fs::statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
-        if let Ok(stat) = stat {
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            measure.entries += 1;
-            if stat.st_nlink < 2
-                || kind == FileType::Directory
-                || links.insert((stat.st_dev, stat.st_ino), ()).is_none()
-            {
-                measure.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-            }
-            if kind == FileType::Directory && stat.st_dev == scan.device && !scan.is_hollow(path) {
-                match open_dir(dir, &name) {
-                    Ok(fd) => count(scan, fd.as_fd(), path, links, measure)?,
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                    Err(errno) => return Err(ReplicaError::at("openat", path)(errno)),
-                }
-            }
-        }
-        path.truncate(length);
-    }
-    Ok(())
 }
 
 struct Walk<'a> {
@@ -469,27 +423,14 @@ impl Walk<'_> {
     }
 }
 
-fn descend(path: &mut Vec<u8>, name: &[u8]) {
+pub(super) fn descend(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
     }
     path.extend_from_slice(name);
 }
 
-/// Where the next data of a file is; `None` when only a hole is left. Not every file system knows its holes.
-fn next_data(file: &OwnedFd, at: u64, size: u64) -> rustix::io::Result<Option<(u64, u64)>> {
-    if at >= size {
-        return Ok(None);
-    }
-    match fs::seek(file, SeekFrom::Data(at)) {
-        Ok(data) if data < size => Ok(Some((data, fs::seek(file, SeekFrom::Hole(data))?.min(size)))),
-        Ok(_) | Err(Errno::NXIO) => Ok(None),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some((at, size))),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
     fs::openat(dir, name, flags, Mode::empty())
 }
