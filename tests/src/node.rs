@@ -99,6 +99,20 @@ impl Node {
         ve
     }
 
+    /// A VE of the tiny template whose files lie in a plain directory (`simfs`), above the template (`overlay`), in an
+    /// image (`ploop`), above the template in an image (`image`) or in a subvolume (`btrfs`).
+    #[must_use]
+    #[track_caller]
+    pub fn with_layout(&self, number: u32, layout: &str) -> Ve<'_> {
+        self.need_tiny();
+        let ve = self.ve(number);
+        // Where limits are kept by images, these two must not have any.
+        self.set_conf("DISK_QUOTA", if ["overlay", "simfs"].contains(&layout) { "no" } else { "yes" });
+        let word = if layout == "image" { "overlay" } else { layout };
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", word, "--diskspace", "128M"]);
+        ve
+    }
+
     /// Puts the tiny template into the cache.
     pub fn need_tiny(&self) {
         template::tiny(self);

@@ -166,6 +166,45 @@ impl<'n> Ve<'n> {
         self.node.path("/vz/root").join(&self.id)
     }
 
+    /// Writes a file of a stopped VE, by mounting it; `path` is relative to its root.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn write(&self, path: &str, text: &str) {
+        self.ok("mount", &[]);
+        fs::write(self.root().join(path), text).unwrap();
+        self.ok("umount", &[]);
+    }
+
+    /// Reads one; `None` where there is none.
+    ///
+    /// # Panics
+    /// When the VE cannot be mounted.
+    #[must_use]
+    #[track_caller]
+    pub fn read(&self, path: &str) -> Option<String> {
+        self.ok("mount", &[]);
+        let text = fs::read_to_string(self.root().join(path)).ok();
+        self.ok("umount", &[]);
+        text
+    }
+
+    /// What df says inside of its root: all, used and available, in KiB (`-k`) or inodes (`-i`).
+    ///
+    /// # Panics
+    /// When it says anything else.
+    #[must_use]
+    #[track_caller]
+    pub fn df(&self, option: &str) -> [u64; 3] {
+        let line = self.sh(&format!("df {option} / | tail -n 1"));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // Busybox breaks the line after a long name of a device.
+        let number =
+            |behind: usize| words.get(words.len().wrapping_sub(behind)).and_then(|word| word.parse().ok());
+        [5, 4, 3].map(|behind| number(behind).unwrap_or_else(|| panic!("{line}")))
+    }
+
     fn state(&self) -> Option<serde_json::Value> {
         let text = fs::read(self.node.path(&format!("/run/vz/{}/state.json", self.id))).ok()?;
         serde_json::from_slice(&text).ok()

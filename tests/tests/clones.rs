@@ -5,32 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use vztests::{Node, Ve, fault_points, on_btrfs, on_node, run, until};
+use vztests::{Node, fault_points, on_btrfs, on_node, run, until};
 
 const LAYOUTS: [&str; 4] = ["overlay", "simfs", "ploop", "image"];
-
-/// A VE whose files lie in a plain directory, above the template, in an image, or above the template in an image.
-fn with_layout<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
-    node.need_tiny();
-    let ve = node.ve(number);
-    node.set_conf("DISK_QUOTA", if ["overlay", "simfs"].contains(&layout) { "no" } else { "yes" });
-    let word = if layout == "image" { "overlay" } else { layout };
-    ve.ok("create", &["--ostemplate", "tiny", "--layout", word, "--diskspace", "128M"]);
-    ve
-}
-
-fn write(ve: &Ve<'_>, path: &str, text: &str) {
-    ve.ok("mount", &[]);
-    fs::write(Path::new("/vz/root").join(&ve.id).join(path), text).unwrap();
-    ve.ok("umount", &[]);
-}
-
-fn file(ve: &Ve<'_>, path: &str) -> Option<String> {
-    ve.ok("mount", &[]);
-    let text = fs::read_to_string(Path::new("/vz/root").join(&ve.id).join(path)).ok();
-    ve.ok("umount", &[]);
-    text
-}
 
 fn nothing_is_left() {
     until("all is deleted", Duration::from_secs(30), || {
@@ -48,11 +25,11 @@ fn a_clone_is_as_its_original_was_and_outlives_it() {
 }
 
 fn as_its_original(node: &Node, number: u32, layout: &str) {
-    let original = with_layout(node, 10 * number + 1, layout);
-    write(&original, "etc/state", "one");
+    let original = node.with_layout(10 * number + 1, layout);
+    original.write("etc/state", "one");
     original.ok("set", &["--hostname", "first", "--ipadd", "10.5.0.1", "--numproc", "200:200", "--save"]);
     original.ok("snapshot", &["--name", "one"]);
-    write(&original, "etc/state", "two");
+    original.write("etc/state", "two");
     let (old, new, live) = (node.ve(10 * number + 2), node.ve(10 * number + 3), node.ve(10 * number + 4));
     old.ok("create", &["--from", &format!("{}@one", original.id), "--hostname", "second"]);
     new.ok("create", &["--from", &original.id]);
@@ -65,7 +42,7 @@ fn as_its_original(node: &Node, number: u32, layout: &str) {
     assert!(!conf.contains("10.5.0.1") && !live.conf().contains("first"), "{conf}");
     original.destroy();
     for (clone, state) in [(&old, "one"), (&new, "two"), (&live, "three\n")] {
-        assert_eq!(file(clone, "etc/state").as_deref(), Some(state), "{layout}");
+        assert_eq!(clone.read("etc/state").as_deref(), Some(state), "{layout}");
         clone.start();
         clone.sh("echo own >/etc/own; rm /etc/state");
     }
@@ -80,21 +57,21 @@ fn as_its_original(node: &Node, number: u32, layout: &str) {
 #[test]
 fn a_clone_is_another_machine_unless_it_is_to_be_the_same() {
     on_node(|node| {
-        let original = with_layout(node, 1, "overlay");
-        write(&original, "etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        let original = node.with_layout(1, "overlay");
+        original.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         let (other, same) = (node.ve(2), node.ve(3));
         other.ok("create", &["--from", &original.id]);
         same.ok("create", &["--from", &original.id, "--keep-identity"]);
-        let id = file(&original, "etc/machine-id");
-        assert_ne!(file(&other, "etc/machine-id"), id);
-        assert_eq!(file(&same, "etc/machine-id"), id);
+        let id = original.read("etc/machine-id");
+        assert_ne!(other.read("etc/machine-id"), id);
+        assert_eq!(same.read("etc/machine-id"), id);
     });
 }
 
 #[test]
 fn what_cannot_be_cloned_is_refused_and_leaves_nothing() {
     on_node(|node| {
-        let original = with_layout(node, 1, "overlay");
+        let original = node.with_layout(1, "overlay");
         let clone = node.ve(2);
         let from = |word: &str| clone.run("create", &["--from", word]);
         from("no-such").exits(21);
@@ -123,8 +100,8 @@ fn a_clone_killed_anywhere_leaves_nothing_or_is_whole() {
 }
 
 fn killed_anywhere(node: &Node, layout: &str) {
-    let original = with_layout(node, 1, layout);
-    write(&original, "etc/state", "one");
+    let original = node.with_layout(1, layout);
+    original.write("etc/state", "one");
     for point in fault_points("clone") {
         println!("{layout}: killed at {point}");
         let clone = node.ve(2);
@@ -136,8 +113,8 @@ fn killed_anywhere(node: &Node, layout: &str) {
         killed.exits(-9);
         let again = clone.run("create", &["--from", &original.id]);
         assert!([0, 82].contains(&again.code), "{again}");
-        assert_eq!(file(&clone, "etc/state").as_deref(), Some("one"));
-        assert_eq!(file(&original, "etc/state").as_deref(), Some("one"));
+        assert_eq!(clone.read("etc/state").as_deref(), Some("one"));
+        assert_eq!(original.read("etc/state").as_deref(), Some("one"));
         clone.start();
         clone.destroy();
     }
@@ -162,7 +139,7 @@ mod btrfs {
     #[test]
     fn a_clone_takes_no_room_and_has_a_limit_of_its_own() {
         on_btrfs(|node| {
-            let (original, clone) = (with_layout(node, 1, "btrfs"), node.ve(2));
+            let (original, clone) = (node.with_layout(1, "btrfs"), node.ve(2));
             original.start();
             original.sh("dd if=/dev/urandom of=/root/a bs=1M count=60 2>/dev/null; sync");
             let free = || {
@@ -189,7 +166,7 @@ mod btrfs {
 #[test]
 fn a_number_that_a_container_has_left_is_free_for_another_one() {
     on_node(|node| {
-        let original = with_layout(node, 1, "overlay");
+        let original = node.with_layout(1, "overlay");
         let (clone, restored) = (node.ve(2), node.ve(3));
         let epochs = Path::new("/var/lib/vzctl/migrate/epochs");
         fs::create_dir_all(epochs).unwrap();

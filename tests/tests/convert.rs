@@ -153,12 +153,6 @@ fn same_but_run(before: &str, after: &str, what: &str) {
     same(&kept(before), &kept(after), what);
 }
 
-fn df(ve: &Ve<'_>) -> u64 {
-    let line = ve.sh("df -k / | tail -n 1");
-    let words: Vec<&str> = line.split_whitespace().collect();
-    words[words.len() - 5].parse().unwrap()
-}
-
 #[test]
 fn diskspace_is_the_size_of_the_image_at_once() {
     on_node(|node| {
@@ -170,23 +164,23 @@ fn diskspace_is_the_size_of_the_image_at_once() {
             ve.run("set", &["--diskspace", "80M"]).exits(20).says("--save");
             ve.ok("set", &["--diskspace", "300M", "--save"]).says("enlarged to 307200 KiB");
             ve.start();
-            assert!((307_200..315_000).contains(&df(&ve)), "{layout}: {}", df(&ve));
+            assert!((307_200..315_000).contains(&ve.df("-k")[0]), "{layout}: {}", ve.df("-k")[0]);
             ve.run("set", &["--diskspace", "70M", "--save"]).exits(154).says("stop the container");
             assert_eq!(ve.conf_value("DISKSPACE").as_deref(), Some("307200:307200"));
             let grown = ve.run("set", &["--diskspace", "400M", "--save"]);
             if grown.code == 0 {
-                assert!(df(&ve) >= 400 << 10, "{layout}: {}", df(&ve));
+                assert!(ve.df("-k")[0] >= 400 << 10, "{layout}: {}", ve.df("-k")[0]);
             } else {
                 // Only with CAP_SYS_RESOURCE.
                 grown.exits(154).says("CAP_SYS_RESOURCE");
-                assert!((307_200..315_000).contains(&df(&ve)));
+                assert!((307_200..315_000).contains(&ve.df("-k")[0]));
             }
             ve.ok("stop", &["--fast"]);
             let before = tree(&ve);
             ve.ok("set", &["--diskspace", "50M", "--save"]).says("reduced to 51200 KiB");
             same(&before, &tree(&ve), layout);
             ve.start();
-            assert!((51_200..56_000).contains(&df(&ve)), "{layout}: {}", df(&ve));
+            assert!((51_200..56_000).contains(&ve.df("-k")[0]), "{layout}: {}", ve.df("-k")[0]);
             ve.sh("dd if=/dev/zero of=/fill bs=1M count=30 2>/dev/null; sync");
             ve.ok("stop", &["--fast"]);
             ve.run("set", &["--diskspace", "20M", "--save"]).exits(154).says("holds");

@@ -19,13 +19,6 @@ fn limited<'n>(node: &'n Node, number: u32, more: &[&str]) -> Ve<'n> {
     ve
 }
 
-/// The numbers of a line of `df` of the VE's root: total, used, available.
-fn df(ve: &Ve<'_>, option: &str) -> [u64; 3] {
-    let line = ve.sh(&format!("df {option} / | tail -n 1"));
-    let words: Vec<&str> = line.split_whitespace().collect();
-    [1, 2, 3].map(|at| words[at].parse().unwrap_or_else(|_| panic!("{line}")))
-}
-
 fn list(node: &Node, ve: &Ve<'_>, fields: &str) -> Vec<String> {
     let text = node.vzlist(&["-a", "-H", "-o", fields, &ve.id]).ok().out();
     text.split_whitespace().map(str::to_owned).collect()
@@ -57,10 +50,10 @@ fn a_ve_sees_its_limits_as_the_size_of_its_disk_and_they_change_at_once() {
             assert_eq!(list(node, &ve, "diskspace.s,diskspace.h"), ["65536", "81920"], "{layout}");
             ve.start();
             // The sample's QUOTATIME is 0: the barrier holds at once.
-            assert_eq!(df(&ve, "-k")[0], 65536, "{layout}");
-            assert_eq!(df(&ve, "-i")[0], 2000, "{layout}");
+            assert_eq!(ve.df("-k")[0], 65536, "{layout}");
+            assert_eq!(ve.df("-i")[0], 2000, "{layout}");
             ve.sh("dd if=/dev/zero of=/root/ten bs=1M count=10 2>/dev/null; sync");
-            let [_, used, free] = df(&ve, "-k");
+            let [_, used, free] = ve.df("-k");
             assert!((10240..30000).contains(&used) && free <= 65536 - used, "{layout}: {used} {free}");
             let listed = list(node, &ve, "diskspace,diskspace.s,diskspace.h,diskinodes,diskinodes.h");
             assert!((10240..30000).contains(&listed[0].parse::<u64>().unwrap()), "{layout}: {listed:?}");
@@ -76,18 +69,18 @@ fn a_ve_sees_its_limits_as_the_size_of_its_disk_and_they_change_at_once() {
                 .collect();
             assert!(numbers[0][0] >= 10240 && numbers[0][1..] == [65536, 81920, 0, 0], "{layout}: {stat}");
             ve.ok("set", &["--diskspace", "128M", "--diskinodes", "3000"]);
-            assert_eq!([df(&ve, "-k")[0], df(&ve, "-i")[0]], [131_072, 3000], "{layout}");
+            assert_eq!([ve.df("-k")[0], ve.df("-i")[0]], [131_072, 3000], "{layout}");
             assert_eq!(list(node, &ve, "diskspace.h,diskinodes.s"), ["131072", "3000"], "{layout}");
             assert_eq!(ve.conf_value("DISKSPACE").as_deref(), Some("65536:81920"), "{layout}");
             // Below what is in use: nothing more, and nothing is lost.
             ve.ok("set", &["--diskspace", "5M", "--save"]);
             ve.run("exec2", &["dd if=/dev/zero of=/root/more bs=64k count=4 2>/dev/null; sync"]);
-            assert!(df(&ve, "-k")[2] == 0 && ve.sh("stat -c %s /root/ten") == "10485760", "{layout}");
+            assert!(ve.df("-k")[2] == 0 && ve.sh("stat -c %s /root/ten") == "10485760", "{layout}");
             assert_ne!(ve.run("exec2", &["dd if=/dev/zero of=/root/x bs=1M count=1 2>&1"]).code, 0);
             // A VE without room for anything starts all the same.
             ve.ok("stop", &["--fast"]);
             ve.start();
-            assert_eq!(df(&ve, "-k")[2], 0, "{layout}");
+            assert_eq!(ve.df("-k")[2], 0, "{layout}");
             ve.ok("set", &["--diskspace", "64M", "--save"]);
             ve.sh("dd if=/dev/zero of=/root/x bs=1M count=1 2>/dev/null");
             ve.ok("stop", &["--fast"]);
@@ -121,7 +114,7 @@ fn a_ve_that_fills_its_disk_and_inodes_harms_nobody_else() {
             hog.run("exec2", &["rm -f /root/a /root/b /root/c; mkdir /root/many; i=0; while : >/root/many/$i; do i=$((i+1)); done 2>/dev/null"]);
             let made: u64 = hog.sh("ls /root/many | wc -l").parse().unwrap();
             assert!((100..=1500).contains(&made), "{layout}: {made}");
-            assert_eq!(df(&hog, "-i")[2], 0, "{layout}");
+            assert_eq!(hog.df("-i")[2], 0, "{layout}");
             // The other one has all of its own.
             other.sh("dd if=/dev/zero of=/root/a bs=1M count=20 2>/dev/null && mkdir /root/m");
             other.sh("i=0; while [ $i -lt 500 ]; do : >/root/m/$i || exit 1; i=$((i+1)); done");
@@ -227,10 +220,10 @@ fn a_barrier_holds_when_its_time_is_up_and_gives_way_again() {
         let ve = limited(node, 1, &["--diskspace", "16M:64M", "--diskinodes", "1000:2000"]);
         ve.ok("set", &["--quotatime", "4", "--save"]);
         ve.start();
-        assert_eq!(df(&ve, "-k")[0], 65536);
+        assert_eq!(ve.df("-k")[0], 65536);
         ve.sh("dd if=/dev/zero of=/root/a bs=1M count=30 2>/dev/null; sync");
         let until_held = || {
-            until("the barrier holds", PATIENCE, || df(&ve, "-k")[0] == 16384);
+            until("the barrier holds", PATIENCE, || ve.df("-k")[0] == 16384);
             let [space, inodes] = table(&ve).unwrap();
             assert!(space[3] == 4 && space[4] > 0 && inodes[4] == 0, "{space:?} {inodes:?}");
         };
@@ -242,7 +235,7 @@ fn a_barrier_holds_when_its_time_is_up_and_gives_way_again() {
         ve.start();
         until_held();
         ve.sh("rm -f /root/a /root/b; sync");
-        until("the barrier gives way", PATIENCE, || df(&ve, "-k")[0] == 65536);
+        until("the barrier gives way", PATIENCE, || ve.df("-k")[0] == 65536);
         assert_eq!(table(&ve).unwrap()[0][4], 0);
     });
 }
@@ -292,7 +285,7 @@ fn a_tree_with_content_is_counted_once_and_stays_as_it_was() {
         fs::rename(ve.conf_path().with_extension("conf.destroyed"), ve.conf_path()).unwrap();
         fs::rename(&stray, ve.private()).unwrap();
         ve.start();
-        assert_ne!(df(&ve, "-k")[0], 65536, "nothing is limited yet");
+        assert_ne!(ve.df("-k")[0], 65536, "nothing is limited yet");
         ve.sh(
             "mkdir -p /root/t/deep && cd /root/t && echo x >file && ln file hard && ln -s /nowhere link && \
                ln -s a deep/two && ln deep/two deep/three && mkfifo fifo && chown 5:6 fifo && \
@@ -311,7 +304,7 @@ fn a_tree_with_content_is_counted_once_and_stays_as_it_was() {
         ve.ok("stop", &["--fast"]);
         assert_eq!(picture(&upper), before);
         ve.start();
-        assert_eq!(df(&ve, "-k")[0], 65536);
+        assert_eq!(ve.df("-k")[0], 65536);
         // Without the project none of these could be renamed or linked within the tree.
         ve.sh("cd /root/t && busybox mv link l && busybox mv fifo f && ln f f2 && ln l l2 && busybox mv deep/three three && \
                busybox cp file /bin/cp && busybox mv l /bin/mv");
@@ -349,7 +342,7 @@ fn a_change_that_fails_leaves_the_limits_as_they_were() {
         let set = ve.run("set", &["--diskspace", "48M", "--diskinodes", "3000", "--ipdel", "all", "--save"]);
         assert_ne!(set.code, 0, "{set}");
         set.says("not saving configuration file");
-        assert_eq!(df(&ve, "-k")[0], 32768);
+        assert_eq!(ve.df("-k")[0], 32768);
         assert_eq!(list(node, &ve, "diskspace.h,diskinodes.h"), ["32768", "2000"]);
         assert_eq!(ve.conf_value("DISKSPACE").as_deref(), Some("32768:32768"));
     });

@@ -21,35 +21,6 @@ fn listed(ve: &Ve<'_>) -> Vec<String> {
     list.lines().map(|line| line.split_whitespace().collect()).collect()
 }
 
-/// A file of a stopped VE, by mounting it.
-fn file(ve: &Ve<'_>, path: &str) -> Option<String> {
-    ve.ok("mount", &[]);
-    let text = fs::read_to_string(root(ve).join(path)).ok();
-    ve.ok("umount", &[]);
-    text
-}
-
-fn write(ve: &Ve<'_>, path: &str, text: &str) {
-    ve.ok("mount", &[]);
-    fs::write(root(ve).join(path), text).unwrap();
-    ve.ok("umount", &[]);
-}
-
-fn root(ve: &Ve<'_>) -> std::path::PathBuf {
-    Path::new("/vz/root").join(&ve.id)
-}
-
-/// A VE whose files lie in a plain directory, above the template, in an image, or above the template in an image.
-fn with_layout<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
-    node.need_tiny();
-    let ve = node.ve(number);
-    // Where limits are kept by images, these two must not have any.
-    node.set_conf("DISK_QUOTA", if ["overlay", "simfs"].contains(&layout) { "no" } else { "yes" });
-    let word = if layout == "image" { "overlay" } else { layout };
-    ve.ok("create", &["--ostemplate", "tiny", "--layout", word, "--diskspace", "128M"]);
-    ve
-}
-
 const LAYOUTS: [&str; 4] = ["overlay", "simfs", "ploop", "image"];
 
 fn each_layout(node: &Node, test: fn(&Node, u32, &str)) {
@@ -64,26 +35,26 @@ fn a_stopped_container_goes_back_and_forth_between_its_snapshots() {
 }
 
 fn back_and_forth(node: &Node, number: u32, layout: &str) {
-    let ve = with_layout(node, number, layout);
+    let ve = node.with_layout(number, layout);
     assert_eq!(ve.ok("snapshot-list", &[]).out().lines().count(), 1);
-    write(&ve, "etc/state", "one");
+    ve.write("etc/state", "one");
     ve.ok("set", &["--hostname", "one", "--save"]);
     let one = take(&ve, "one");
-    write(&ve, "etc/state", "two");
-    write(&ve, "etc/more", "x");
+    ve.write("etc/state", "two");
+    ve.write("etc/more", "x");
     ve.ok("set", &["--hostname", "two", "--save"]);
     let two = take(&ve, "two");
-    write(&ve, "etc/state", "lost");
+    ve.write("etc/state", "lost");
     assert_eq!(listed(&ve), ["one", "*two"]);
     ve.ok("snapshot-switch", &["--id", &one]);
     assert_eq!(listed(&ve), ["*one", "two"]);
-    assert_eq!((file(&ve, "etc/state").as_deref(), file(&ve, "etc/more")), (Some("one"), None));
+    assert_eq!((ve.read("etc/state").as_deref(), ve.read("etc/more")), (Some("one"), None));
     assert!(ve.conf().contains("HOSTNAME=\"one\""));
-    write(&ve, "etc/state", "branch");
+    ve.write("etc/state", "branch");
     take(&ve, "branch");
     ve.ok("snapshot-switch", &["--id", &two, "--skip-config"]);
-    assert_eq!(file(&ve, "etc/state").as_deref(), Some("two"));
-    assert_eq!(file(&ve, "etc/more").as_deref(), Some("x"));
+    assert_eq!(ve.read("etc/state").as_deref(), Some("two"));
+    assert_eq!(ve.read("etc/more").as_deref(), Some("x"));
     assert!(ve.conf().contains("HOSTNAME=\"one\""));
     let chain = ve.ok("snapshot-list", &["-H", "-o", "name", "--id", &two]).out();
     assert_eq!(chain, "two\none\n");
@@ -98,23 +69,23 @@ fn deleting_a_snapshot_changes_nothing_else() {
 }
 
 fn deleting(node: &Node, number: u32, layout: &str) {
-    let ve = with_layout(node, number, layout);
-    write(&ve, "etc/a", "1");
+    let ve = node.with_layout(number, layout);
+    ve.write("etc/a", "1");
     let one = take(&ve, "one");
-    write(&ve, "etc/b", "2");
+    ve.write("etc/b", "2");
     let two = take(&ve, "two");
-    write(&ve, "etc/c", "3");
+    ve.write("etc/c", "3");
     ve.ok("snapshot-delete", &["--id", &one]);
     assert_eq!(listed(&ve), ["*two"]);
     for (path, text) in [("etc/a", "1"), ("etc/b", "2"), ("etc/c", "3")] {
-        assert_eq!(file(&ve, path).as_deref(), Some(text));
+        assert_eq!(ve.read(path).as_deref(), Some(text));
     }
     ve.ok("snapshot-switch", &["--id", &two]);
-    assert_eq!((file(&ve, "etc/a").as_deref(), file(&ve, "etc/c")), (Some("1"), None));
+    assert_eq!((ve.read("etc/a").as_deref(), ve.read("etc/c")), (Some("1"), None));
     ve.run("snapshot-switch", &["--id", &one]).exits(159);
     ve.run("snapshot-delete", &["--id", &one]).exits(158);
     ve.ok("snapshot-delete", &["--id", &two]);
-    assert_eq!(file(&ve, "etc/b").as_deref(), Some("2"));
+    assert_eq!(ve.read("etc/b").as_deref(), Some("2"));
     assert!(listed(&ve).is_empty());
 }
 
@@ -124,7 +95,7 @@ fn a_running_container_is_taken_at_one_moment_and_goes_on() {
 }
 
 fn at_one_moment(node: &Node, number: u32, layout: &str) {
-    let ve = with_layout(node, number, layout);
+    let ve = node.with_layout(number, layout);
     ve.start();
     // Two files that are never far apart: a copy that is not of one moment would have them apart.
     let line = "mkdir -p /data; cd /data; n=0; \
@@ -139,7 +110,7 @@ fn at_one_moment(node: &Node, number: u32, layout: &str) {
     });
     ve.ok("snapshot-switch", &["--id", &take_id(&ve, "live")]);
     ve.is("exist unmounted down");
-    let number = |path: &str| file(&ve, path).unwrap().trim().parse::<u64>().unwrap();
+    let number = |path: &str| ve.read(path).unwrap().trim().parse::<u64>().unwrap();
     let (a, b) = (number("data/a"), number("data/b"));
     assert!(a == b || a == b + 1, "{layout}: a is {a}, b is {b}");
     assert!(b <= before);
@@ -159,7 +130,7 @@ fn what_a_running_container_deletes_links_and_moves_is_in_its_snapshot_as_it_was
 }
 
 fn deleted_linked_moved(node: &Node, number: u32, layout: &str) {
-    let ve = with_layout(node, number, layout);
+    let ve = node.with_layout(number, layout);
     ve.start();
     ve.sh("mkdir -p /t/d && echo x >/t/d/f && ln /t/d/f /t/second && ln -s f /t/d/link && mkfifo /t/pipe");
     ve.sh("rm /etc/hostname; rm -r /etc/init.d 2>/dev/null; mkdir -p /etc/init.d; chmod 4711 /t/d/f");
@@ -184,10 +155,10 @@ fn a_snapshot_is_mounted_to_be_read_only() {
 }
 
 fn mounted(node: &Node, number: u32, layout: &str) {
-    let ve = with_layout(node, number, layout);
-    write(&ve, "etc/kept", "yes");
+    let ve = node.with_layout(number, layout);
+    ve.write("etc/kept", "yes");
     let id = take(&ve, "one");
-    write(&ve, "etc/kept", "no");
+    ve.write("etc/kept", "no");
     let target = node.scratch().join("target");
     fs::create_dir_all(&target).unwrap();
     let at = target.to_str().unwrap();
@@ -207,7 +178,7 @@ fn mounted(node: &Node, number: u32, layout: &str) {
 #[test]
 fn the_list_is_what_scripts_expect() {
     on_node(|node| {
-        let ve = with_layout(node, 1, "overlay");
+        let ve = node.with_layout(1, "overlay");
         let head = ve.ok("snapshot-list", &[]).out();
         assert_eq!(head, format!("{:<38} C {:<38} {:<19} NAME\n", "PARENT_UUID", "UUID", "DATE"));
         let id = "{0f0e0d0c-0b0a-4908-8706-050403020100}";
@@ -241,7 +212,7 @@ fn snapshots_go_with_their_container() {
 }
 
 fn go_with_container(node: &Node, number: u32, layout: &str) {
-    let ve = with_layout(node, number, layout);
+    let ve = node.with_layout(number, layout);
     take(&ve, "one");
     ve.start();
     take(&ve, "two");
@@ -258,10 +229,10 @@ fn killed_everywhere(node: &Node, layout: &str, verb: &str, running: bool) {
     let mut reached = 0;
     for (number, point) in (1..).zip(&points) {
         println!("{layout}: {verb} killed at {point}");
-        let ve = with_layout(node, number, layout);
-        write(&ve, "etc/state", "one");
+        let ve = node.with_layout(number, layout);
+        ve.write("etc/state", "one");
         let one = take(&ve, "one");
-        write(&ve, "etc/state", "now");
+        ve.write("etc/state", "now");
         if running {
             ve.start();
         }
@@ -285,19 +256,19 @@ fn killed_everywhere(node: &Node, layout: &str, verb: &str, running: bool) {
         ve.ok("stop", &["--fast"]);
         match verb {
             "snapshot" => {
-                assert_eq!(file(&ve, "etc/state").as_deref(), Some("now"));
+                assert_eq!(ve.read("etc/state").as_deref(), Some("now"));
                 ve.ok("snapshot-switch", &["--id", &take_id(&ve, "two")]);
-                assert_eq!(file(&ve, "etc/state").as_deref(), Some("now"));
+                assert_eq!(ve.read("etc/state").as_deref(), Some("now"));
                 ve.ok("snapshot-switch", &id);
-                assert_eq!(file(&ve, "etc/state").as_deref(), Some("one"));
+                assert_eq!(ve.read("etc/state").as_deref(), Some("one"));
             }
             "snapshot-switch" => {
                 assert_eq!(listed(&ve), ["*one"]);
-                assert_eq!(file(&ve, "etc/state").as_deref(), Some("one"));
+                assert_eq!(ve.read("etc/state").as_deref(), Some("one"));
             }
             _ => {
                 assert!(listed(&ve).is_empty());
-                assert_eq!(file(&ve, "etc/state").as_deref(), Some("now"));
+                assert_eq!(ve.read("etc/state").as_deref(), Some("now"));
             }
         }
         ve.start();
@@ -342,7 +313,7 @@ mod btrfs {
     #[test]
     fn a_limit_holds_after_a_switch_and_counts_what_snapshots_keep() {
         on_btrfs(|node| {
-            let ve = with_layout(node, 1, "btrfs");
+            let ve = node.with_layout(1, "btrfs");
             ve.start();
             ve.sh("dd if=/dev/zero of=/root/a bs=1M count=60 2>/dev/null; sync");
             let full = take(&ve, "full");
