@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vztests::{Btrfs, Node, Ve, compile, on_node, run, until};
+use vztests::{Btrfs, Node, Ve, compile, on_btrfs, on_node, run, until};
 
 fn root(ve: &Ve<'_>) -> PathBuf {
     ve.private().join("root")
@@ -80,5 +80,26 @@ fn a_ve_is_a_snapshot_of_its_template_and_its_limit_holds() {
         let left = run("btrfs", &["subvolume", "list", "/vz"]).out();
         assert_eq!(left.lines().count(), 1, "the template alone: {left}");
         drop(disk);
+    });
+}
+
+#[test]
+fn a_template_that_comes_by_a_move_can_be_snapshotted_as_one_that_was_unpacked_here() {
+    on_btrfs(|node| {
+        let cache = templates::cache::Cache::open(Path::new("/vz/template"));
+        let base = |name: &str| cache.bases().join(name);
+        // What a killed move has left does not stay in the way.
+        drop(cache.arriving("moved").unwrap().unwrap());
+        fs::create_dir_all(base("moved.tmp/old")).unwrap();
+        let arriving = cache.arriving("moved").unwrap().unwrap();
+        fs::write(arriving.path().join("file"), "x").unwrap();
+        arriving.finish().unwrap();
+        let show = run("btrfs", &["subvolume", "show", base("moved").to_str().unwrap()]).ok();
+        assert!(show.out().contains("readonly"), "{show}");
+        assert!(base("moved/file").exists() && !base("moved/old").exists());
+        assert!(cache.arriving("moved").unwrap().is_none());
+        let _ = node;
+        run("btrfs", &["subvolume", "delete", base("moved").to_str().unwrap()]).ok();
+        fs::remove_file(base("moved.lock")).unwrap();
     });
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use vzsys::Call;
 
-use super::base::{lock, lock_path};
+use super::base::{appear, lock, lock_path, make_filled};
 use super::{Cache, CacheError, check_name};
 use crate::removal;
 
@@ -38,12 +38,11 @@ impl Cache {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&bases);
         made.call("mkdir", || bases.display().to_string())?;
         let _lock = lock(&bases, id, FlockOperation::LockExclusive)?;
-        let (base, temp) = (bases.join(id), bases.join(format!("{id}.tmp")));
+        let base = bases.join(id);
         if base.is_dir() {
             return Ok(None);
         }
-        removal::remove(&temp)?;
-        DirBuilder::new().mode(0o700).create(&temp).call("mkdir", || temp.display().to_string())?;
+        let temp = make_filled(&base)?;
         Ok(Some(Arriving { temp, base, lock_path: lock_path(&bases, id), finished: false, _lock }))
     }
 }
@@ -60,7 +59,7 @@ impl Arriving {
     /// # Errors
     /// [`CacheError::System`].
     pub fn finish(mut self) -> Result<(), CacheError> {
-        fs::rename(&self.temp, &self.base).call("rename", || self.temp.display().to_string())?;
+        appear(&self.temp, &self.base)?;
         self.finished = true;
         Ok(())
     }

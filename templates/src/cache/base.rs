@@ -156,32 +156,44 @@ impl Cache {
     }
 }
 
-/// Unpacks a template as a base; on btrfs as a subvolume, of which snapshots can be made.
+/// Unpacks a template as a base.
 fn unpack(template: &Template, path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), CacheError> {
     let unpack = Unpack::new(&template.path)
         .needed(template.unpacked())
         .durability(Durability::Synced)
         .progress(progress);
-    let (Some(bases), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(unpack.into(path).map(drop)?);
-    };
-    let dir = File::open(bases).call("open", || bases.display().to_string())?;
-    if !btrfs::is_btrfs(dir.as_fd()) {
-        return Ok(unpack.into(path).map(drop)?);
-    }
-    let mut temporary = name.to_owned();
-    temporary.push(".tmp");
-    let filled = bases.join(&temporary);
-    removal::remove(&filled)?;
-    btrfs::create(dir.as_fd(), &temporary)?;
+    let filled = make_filled(path)?;
     if let Err(error) = unpack.into_dir(&filled) {
         // The first error counts; what stays is removed by the next try.
         let _ = removal::remove(&filled);
         return Err(error.into());
     }
-    fs::rename(&filled, path).call("rename", || path.display().to_string())?;
-    let base = File::open(path).call("open", || path.display().to_string())?;
-    Ok(btrfs::make_read_only(base.as_fd())?)
+    appear(&filled, path)
+}
+
+/// Makes the place where a base is filled, in place of what a killed one left: on btrfs a subvolume, of which snapshots
+/// can be made. The caller has the lock.
+pub(super) fn make_filled(base: &Path) -> Result<PathBuf, CacheError> {
+    let mut filled = base.as_os_str().to_owned();
+    filled.push(".tmp");
+    let filled = PathBuf::from(filled);
+    removal::remove(&filled)?;
+    let (bases, name) = (base.parent().unwrap_or(Path::new("/")), filled.file_name().unwrap_or_default());
+    let dir = File::open(bases).call("open", || bases.display().to_string())?;
+    if btrfs::is_btrfs(dir.as_fd()) {
+        btrfs::create(dir.as_fd(), name)?;
+    } else {
+        let made = fs::DirBuilder::new().mode(0o700).create(&filled);
+        made.call("mkdir", || filled.display().to_string())?;
+    }
+    Ok(filled)
+}
+
+/// A filled one, which is on the disk, is the base.
+pub(super) fn appear(filled: &Path, base: &Path) -> Result<(), CacheError> {
+    fs::rename(filled, base).call("rename", || filled.display().to_string())?;
+    let dir = File::open(base).call("open", || base.display().to_string())?;
+    if btrfs::is_subvolume(dir.as_fd()) { Ok(btrfs::make_read_only(dir.as_fd())?) } else { Ok(()) }
 }
 
 pub(super) fn lock_path(bases: &Path, id: &str) -> PathBuf {
