@@ -68,7 +68,8 @@ impl From<Obstacle> for Exit {
             Obstacle::Address => Self::Address,
             Obstacle::Space => Self::Copy,
             Obstacle::Layout => Self::Layout,
-            Obstacle::Ipv6 | Obstacle::Bridge => Self::Module,
+            Obstacle::Ipv6 | Obstacle::Bridge | Obstacle::Kernel => Self::Module,
+            Obstacle::Criu => Self::CriuVersion,
             Obstacle::Processor => Self::Cpu,
         }
     }

@@ -35,9 +35,13 @@ phases! {
     Reserve = "reserve", "number, place and configuration at the destination";
     Base = "base", "the template that the container lies on";
     Copy = "copy", "first pass over the files";
+    Rounds = "rounds", "what changed meanwhile, until little does";
+    Ready = "ready", "CRIU getting ready";
     Stop = "stop", "stopping the container";
+    Freeze = "freeze", "freezing the container, and saving its memory";
     Sync = "sync", "what changed since";
-    Prepare = "prepare", "everything on the disk of the destination";
+    Memory = "memory", "its memory";
+    Prepare = "prepare", "everything on the disk of the destination; its restore there";
     Commit = "commit", "giving it away";
     Start = "start", "its start there";
     Clean = "clean", "removing it here";
@@ -53,8 +57,15 @@ pub struct Times {
 impl Times {
     /// A phase begins; the one before is over.
     pub fn begin(&mut self, phase: Phase) {
-        self.end();
-        self.now = Some((phase, Instant::now()));
+        self.begin_at(phase, Instant::now());
+    }
+
+    /// The same a moment ago.
+    pub fn begin_at(&mut self, phase: Phase, since: Instant) {
+        if let Some((before, began)) = self.now.take() {
+            self.taken.push((before, since.saturating_duration_since(began)));
+        }
+        self.now = Some((phase, since));
     }
 
     /// The last phase is over.

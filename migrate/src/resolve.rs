@@ -1,6 +1,6 @@
 //! `vzmigrate --resolve CTID`: a move that was interrupted is brought to its end.
 
-use ve::handover::{Handover, Leave, Leaving, Part};
+use ve::handover::{Handover, Leave, Leaving, Part, Then};
 use ve::interrupted::{self, Wake};
 use ve::{Node, arrive};
 use vzconf::Ctid;
@@ -112,7 +112,20 @@ fn as_destination(
     let theirs = if dead.source { Verdict::Given } else { ask_source(ssh, record)? };
     match theirs {
         Verdict::Given => {
-            interrupted::take(node, record, Wake::Yes).map_err(|error| Error::verb(Exit::Start, &error))?;
+            let taken = interrupted::take(node, record, Wake::Yes);
+            let resumes = matches!(&record.part, Part::Arriving(arriving) if arriving.then == Then::Resume);
+            let taken = match taken {
+                // Nobody else has it any more.
+                Err(error) if dead.source && resumes => {
+                    let why = ve::describe(&error);
+                    observer.say(-1, &format!("WARNING: {why}; CT {ctid} starts from its disk"));
+                    let mut record = record.clone();
+                    arrive::without_memory(node, &mut record)
+                        .and_then(|()| interrupted::take(node, &record, Wake::Yes))
+                }
+                taken => taken,
+            };
+            taken.map_err(|error| Error::verb(Exit::Start, &error))?;
             observer.say(0, &format!("CT {ctid} is here"));
             Ok(())
         }

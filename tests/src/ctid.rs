@@ -79,6 +79,19 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The same of one group.
+pub(crate) fn sweep_group(group: &str) {
+    let mut found = Vec::new();
+    vz_groups()
+        .iter()
+        .map(|vz| vz.join(group))
+        .filter(|dir| dir.is_dir())
+        .for_each(|dir| collect(&dir, &mut found));
+    for dir in found.into_iter().rev() {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
 /// Removes the cgroups of a block whose processes are gone.
 pub(crate) fn sweep(first: u32) {
     for dir in groups_of(first).into_iter().rev() {

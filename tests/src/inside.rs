@@ -11,6 +11,7 @@ use rustix::mount::{
     move_mount, open_tree, unmount,
 };
 
+use crate::ctid::{self, BLOCK};
 use crate::node::Node;
 use crate::outside;
 use crate::run::run;
@@ -42,7 +43,7 @@ pub(crate) fn on_node_named(test: &str, body: impl FnOnce(&Node)) {
     let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
     let node = Node::new(PathBuf::from(dir), first);
     fs::write(node.dir().join(outside::RAN), "").unwrap();
-    make_host(&node, "node.test");
+    make_host(&node, "node.test", None);
     let before = World::take(&node);
     node.witness(|| body(&node));
     node.destroy_all();
@@ -55,9 +56,14 @@ pub(crate) fn test_name<F>() -> &'static str {
     name.split_once("::").map_or(name, |(_, test)| test)
 }
 
-/// Makes a host of the namespaces that this process is in.
-pub(crate) fn make_host(node: &Node, name: &str) {
-    make_root(node);
+/// The cgroup, below `vz`, that is all the cgroups of a second host: the last number of its block.
+pub(crate) fn group_of_second(first: u32) -> String {
+    (first + BLOCK - 1).to_string()
+}
+
+/// Makes a host of the namespaces that this process is in; `group` holds its cgroups, if not all are its own.
+pub(crate) fn make_host(node: &Node, name: &str, group: Option<&str>) {
+    make_root(node, group);
     configure();
     rustix::system::sethostname(name.as_bytes()).unwrap();
     network();
@@ -69,7 +75,7 @@ pub(crate) const HOST_CACHE: &str = "/host-templates";
 const OWN: [&str; 7] = ["proc", "sys", "etc", "run", "var", "vz", "lost+found"];
 
 /// A root of the host's own directories, with those of the product fresh.
-fn make_root(node: &Node) {
+fn make_root(node: &Node, group: Option<&str>) {
     // Copies first: the new root lies in one of these trees and must not be part of itself.
     let trees = |dir: &str, own: &[&str]| -> Vec<(String, Tree)> {
         let entries = fs::read_dir(dir).unwrap().flatten();
@@ -79,7 +85,7 @@ fn make_root(node: &Node) {
     };
     let top = trees("/", &OWN);
     let var = trees("/var", &["lib", "log", "run", "lock"]);
-    let cgroups = Tree::of(Path::new("/sys/fs/cgroup")).unwrap();
+    let cgroups = cgroups(group);
     let vz = make_dir(&node.dir().join("vz"));
     let vz = Tree::of(&vz).unwrap();
     let templates = Tree::of(Path::new("/vz/template/cache"));
@@ -95,7 +101,12 @@ fn make_root(node: &Node) {
     vz.place(&root.join("vz"));
     simple("proc", &make_dir(&root.join("proc")), "");
     simple("sysfs", &make_dir(&root.join("sys")), "");
-    cgroups.place(&root.join("sys/fs/cgroup"));
+    if group.is_some() && cgroups.len() > 1 {
+        simple("tmpfs", &root.join("sys/fs/cgroup"), "mode=755");
+    }
+    for (path, tree) in cgroups {
+        tree.place(&root.join(path.strip_prefix("/").unwrap()));
+    }
     simple("tmpfs", &make_dir(&root.join("run")), "mode=755");
     simple("tmpfs", &make_dir(&root.join("var/log")), "mode=755");
     overlay(node, "/etc", &make_dir(&root.join("etc")));
@@ -113,6 +124,14 @@ fn make_root(node: &Node) {
     std::env::set_current_dir("/").unwrap();
     // As systemd has it on every host.
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+}
+
+/// The host's cgroups, or that one group of each hierarchy.
+fn cgroups(group: Option<&str>) -> Vec<(PathBuf, Tree)> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let Some(group) = group else { return vec![(top.clone(), Tree::of(&top).unwrap())] };
+    let dirs = ctid::vz_groups().into_iter().map(|vz| (vz.parent().unwrap().to_owned(), vz.join(group)));
+    dirs.filter_map(|(top, dir)| Some((top, Tree::of(&dir)?))).collect()
 }
 
 /// One entry of the host's tree.

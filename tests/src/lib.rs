@@ -30,6 +30,7 @@ pub mod supervisor;
 mod template;
 mod ve;
 mod wait;
+mod witness;
 mod world;
 
 pub use btrfs::{Btrfs, on_btrfs};
@@ -44,4 +45,5 @@ pub use run::{Background, Run, alive, command, run};
 pub use source::{compile, compile_bare, compile_i386};
 pub use ve::Ve;
 pub use wait::{holds, until};
+pub use witness::{running, settled, watched};
 pub use world::World;

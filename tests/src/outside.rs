@@ -47,15 +47,43 @@ pub(crate) fn run_inside(test: &str) {
 /// The shell is the first process: it reaps what the tests' programs leave to init. It keeps its standard
 /// input as [`NET`]; only in a subshell does dash redirect without doing so itself.
 pub(crate) fn isolated() -> Command {
-    let unshare =
-        ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"].as_slice();
     let mut command = command("setpriv", &["--pdeathsig", "KILL", "--", "unshare"]);
-    command.args(unshare).args([
-        "/bin/sh",
-        "-c",
-        "exec 3<&0 </dev/null; (exec \"$@\" 3<&-); exit $?",
-        "node",
-    ]);
+    command.args(UNSHARE).args(["/bin/sh", "-c", FIRST_PROCESS, "node"]);
+    command
+}
+
+const UNSHARE: [&str; 8] =
+    ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"];
+const FIRST_PROCESS: &str = "exec 3<&0 </dev/null; (exec \"$@\" 3<&-); exit $?";
+/// Makes the cgroup `vz/$1` of each hierarchy, which is a whole tree to a host that is in it, and enters it.
+const ENTER: &str = r#"
+for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do
+    [ -e "$procs" ] || continue
+    top=${procs%/cgroup.procs}
+    mkdir -p "$top/vz/$1/host"
+    for dir in "$top" "$top/vz" "$top/vz/$1"; do
+        [ -e "$dir/cgroup.controllers" ] || continue
+        for name in $(cat "$dir/cgroup.controllers"); do
+            echo "+$name" > "$dir/cgroup.subtree_control"
+        done
+    done 2>/dev/null
+    for dir in vz "vz/$1" "vz/$1/host"; do
+        for file in cpuset.cpus cpuset.mems; do
+            [ -e "$top/$dir/$file" ] && [ -z "$(cat "$top/$dir/$file")" ] || continue
+            cat "$top/$file" > "$top/$dir/$file"
+        done
+    done 2>/dev/null
+    echo $$ > "$top/vz/$1/cgroup.procs" 2>/dev/null || echo $$ > "$top/vz/$1/host/cgroup.procs"
+done
+shift
+exec unshare --cgroup "$@"
+"#;
+
+/// The same with cgroups of its own too: another host with VEs of the same numbers.
+pub(crate) fn apart(group: &str) -> Command {
+    let mut command =
+        command("setpriv", &["--pdeathsig", "KILL", "--", "/bin/sh", "-c", ENTER, "enter", group]);
+    command.args(UNSHARE).args(["/bin/sh", "-c", FIRST_PROCESS, "node"]);
     command
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  node                                      second
-//!  its own namespaces, /vz, /etc/vz, /run    the same, made inside of the node's
+//!  its own namespaces, /vz, /etc/vz, /run    the same, made inside of the node's; its own cgroups
 //!  10.98.0.1 cable ───────────── veth ────── cable 10.98.0.2
 //! ```
 //! The second host's processes are seen in the node's `/proc`, and its files below `/proc/PID/root`.
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use crate::ctid;
 use crate::inside::{self, skip};
 use crate::node::Node;
 use crate::outside;
@@ -59,7 +60,7 @@ pub fn on_two_nodes<F: FnOnce(&Pair<'_>)>(body: F) {
     let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
     let a = Node::new(PathBuf::from(dir), first);
     fs::write(a.dir().join(outside::RAN), "").unwrap();
-    inside::make_host(&a, "a.test");
+    inside::make_host(&a, "a.test", None);
     let ssh = a.dir().join("ssh");
     make_keys(&ssh);
     let second = Second::start(&a, inside::test_name::<F>(), first);
@@ -259,11 +260,14 @@ fn start_sshd(node: &Node, dir: &Path, number: usize, prefix: Vec<String>) -> Ch
 /// What enters the second host.
 pub(crate) fn enter(init: i32) -> Vec<String> {
     let target = format!("--target={init}");
-    ["nsenter", &target, "--mount", "--net", "--uts", "--ipc", "--pid", "--"].map(str::to_owned).to_vec()
+    ["nsenter", &target, "--mount", "--net", "--uts", "--ipc", "--pid", "--cgroup", "--"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// The second host's processes end with this.
 struct Second {
+    group: String,
     child: Child,
     init: i32,
 }
@@ -272,7 +276,7 @@ impl Second {
     fn start(a: &Node, test: &str, first: u32) -> Self {
         let dir = a.dir().join("second");
         fs::create_dir_all(&dir).unwrap();
-        let mut command = outside::isolated();
+        let mut command = outside::apart(&inside::group_of_second(first));
         command
             .arg(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"])
@@ -286,7 +290,11 @@ impl Second {
         until("the second host is up", SOON, || ready.exists());
         let unshare = i32::try_from(child.id()).unwrap();
         let init = of_command(|_| true).into_iter().find(|pid| parent(*pid) == Some(unshare));
-        Self { child, init: init.expect("the first process of the second host") }
+        Self {
+            group: inside::group_of_second(first),
+            child,
+            init: init.expect("the first process of the second host"),
+        }
     }
 }
 
@@ -295,6 +303,10 @@ impl Drop for Second {
         let _ = self.child.kill();
         let _ = self.child.wait();
         holds(SOON, || !alive(self.init));
+        holds(SOON, || {
+            ctid::sweep_group(&self.group);
+            !ctid::vz_groups().iter().any(|dir| dir.join(&self.group).exists())
+        });
     }
 }
 
@@ -329,11 +341,9 @@ fn cable(second: i32) {
 
 /// The second host: its root and configuration; then it waits for its end.
 fn serve() {
-    let node = Node::new(
-        PathBuf::from(std::env::var_os(outside::NODE).unwrap()),
-        std::env::var(outside::FIRST).unwrap().parse().unwrap(),
-    );
-    inside::make_host(&node, "b.test");
+    let first = std::env::var(outside::FIRST).unwrap().parse().unwrap();
+    let node = Node::new(PathBuf::from(std::env::var_os(outside::NODE).unwrap()), first);
+    inside::make_host(&node, "b.test", Some(&inside::group_of_second(first)));
     fs::write(node.dir().join(READY), "").unwrap();
     loop {
         std::thread::park();

@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::ctid;
 use crate::node::Node;
 use crate::run::run;
 use crate::wait::holds;
+use crate::{ctid, inside};
 
 /// How long background work (deletion) may go on after a verb.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -73,7 +73,11 @@ impl World {
             ("nftables", nftables(node)),
             (
                 "cgroups",
-                ctid::groups_of(node.first_ctid()).iter().map(|dir| dir.display().to_string()).collect(),
+                ctid::groups_of(node.first_ctid())
+                    .iter()
+                    .map(|dir| dir.display().to_string())
+                    .filter(|dir| !dir.contains(&format!("/{}", inside::group_of_second(node.first_ctid()))))
+                    .collect(),
             ),
             ("processes", processes()),
             ("files", files()),

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use vztests::{Node, Pair, Ve, fault_points, on_two_nodes, until};
+use vztests::{Node, Pair, Ve, fault_points, on_two_nodes, running, settled, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -225,46 +225,6 @@ fn json_tells_everything_in_one_object() {
         assert!(object["phases_ms"]["stop"].is_u64() && object["down_ms"].is_u64());
         assert_eq!(object["passes_bytes"].as_array().unwrap().len(), 3, "template, first pass, second pass");
     });
-}
-
-/// How many of the two run it.
-fn running(pair: &Pair<'_>) -> usize {
-    [pair.a.ve(1), pair.b.ve(1)].iter().filter(|ve| ve.init().is_some_and(|pid| in_proc(ve, pid))).count()
-}
-
-/// A pid is one of the host's own namespace.
-fn in_proc(ve: &Ve<'_>, pid: i32) -> bool {
-    let stat = fs::read_to_string(ve.node.path(&format!("/proc/{pid}/stat"))).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-/// After something died: it never runs twice, and once the move is resolved it runs exactly once, with its files.
-fn settled(pair: &Pair<'_>, what: &str) {
-    assert!(running(pair) <= 1, "{what}: it runs twice");
-    until("nobody serves", SOON, || pair.servers().is_empty());
-    assert!(running(pair) <= 1, "{what}: it runs twice");
-    let (here, there) = (pair.a.ve(1), pair.b.ve(1));
-    for node in [pair.a, &pair.b, pair.a] {
-        let run = pair.resolve(node, &here.id, &[]);
-        assert!(running(pair) <= 1, "{what}: it runs twice after\n{run}");
-    }
-    assert_eq!(running(pair), 1, "{what}: it is lost; {} here, {} there", here.status(), there.status());
-    let (has, lacks) = if here.init().is_some() { (here, there) } else { (there, here) };
-    has.wait_up();
-    assert_eq!(has.sh("cat /root/file"), "mine", "{what}");
-    lacks.is("deleted unmounted down");
-    for node in [pair.a, &pair.b] {
-        let id = &has.id;
-        assert!(
-            !node.path(&format!("/var/lib/vzctl/migrate/{id}.json")).exists(),
-            "{what}: a record is left"
-        );
-        assert!(!node.path(&format!("/vz/private/{id}.arriving")).exists(), "{what}: a copy is left");
-    }
-    // Back to where it began.
-    if has.node.is_second() {
-        pair.migrate(&pair.b, &[], &has.id).ok();
-    }
 }
 
 fn mover(pair: &Pair<'_>) {

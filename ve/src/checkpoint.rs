@@ -66,6 +66,8 @@ pub enum After {
     Keep,
     /// It is killed: it is elsewhere now, or in the images. From here on there is no way back.
     Kill,
+    /// It stands still until somebody knows whose it is: the owner of [`Options::keeper`] decides.
+    Leave,
 }
 
 /// How a checkpoint went.
@@ -176,7 +178,7 @@ impl Job<'_> {
             };
             let after = self.after;
             match done {
-                Ok(()) if stage == Stage::PostDump && after == Some(After::Keep) => Answer::No,
+                Ok(()) if stage == Stage::PostDump && after != Some(After::Kill) => Answer::No,
                 Ok(()) => Answer::Yes,
                 Err(error) => {
                     self.error.get_or_insert(error);
@@ -239,6 +241,11 @@ impl Job<'_> {
             self.end_all()?;
             Marker::remove(self.ve);
             return Ok(Done { after: After::Kill, frozen: self.frozen });
+        }
+        if self.after == Some(After::Leave) && self.error.is_none() {
+            // Who kept it may have let it go a moment ago.
+            self.cgroup.hold()?;
+            return Ok(Done { after: After::Leave, frozen: self.frozen });
         }
         let mut left = self.let_go();
         let kept = self.after == Some(After::Keep) && self.error.is_none();

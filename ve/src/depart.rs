@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use templates::image::Still;
 use templates::layout::{self, Layout};
 use vzconf::{Action, Exit, Script, names};
 
@@ -105,6 +106,53 @@ pub fn bound(ve: &Ve<'_>) -> Result<Option<Bound>> {
     let why = "has snapshots, or shares layers with a clone; they cannot be moved yet";
     let hint = format!("vzctl snapshot-list {} shows them, vzctl snapshot-delete removes them", ve.ctid);
     Ok(shared.then_some(Bound { why, hint }))
+}
+
+/// Where a running VE's memory of about so many bytes is put before it goes.
+///
+/// # Errors
+/// 46 when there is no room for it.
+pub fn memory(ve: &Ve<'_>, bytes: u64) -> Result<PathBuf> {
+    let place = crate::fit::place_before(ve, bytes).ok_or_else(|| {
+        Error::refused(Exit::FsNoDiskSpace, format!("there is no room for its memory, {} MiB", bytes >> 20))
+    })?;
+    crate::mount::shut(ve, &place)?;
+    Ok(place)
+}
+
+/// It is of no use any more.
+///
+/// # Errors
+/// 3.
+pub fn forget_memory(place: &Path) -> Result<()> {
+    let failed = |source| Error::Criu { source, exit: Exit::System };
+    criu::remove(&criu::temporary(place)).map_err(failed)
+}
+
+/// Has a running VE's file system write what it has, so that the next pass over its files, or its freeze, has less to do.
+pub fn flush(ve: &Ve<'_>) {
+    let root = ve.root().ok().and_then(|root| fs::File::open(root).ok());
+    // What fails here is met by the freeze.
+    let _ = root.map(rustix::fs::syncfs);
+}
+
+/// Stops what writes into the image of a VE whose processes stand still; `None` when its files lie in a directory.
+///
+/// # Errors
+/// 152.
+pub fn still(ve: &Ve<'_>) -> Result<Option<Still>> {
+    let private = ve.existing_private()?;
+    let image = layout::image(ve.layout(&private)?, &private)?;
+    Ok(image.map(|image| image.still()).transpose().map_err(layout::LayoutError::from)?)
+}
+
+/// Lets an image go on that whoever made it [still] left so.
+pub(crate) fn let_go(ve: &Ve<'_>) -> Result<()> {
+    let private = ve.existing_private()?;
+    match layout::image(ve.layout(&private)?, &private)? {
+        Some(image) => Ok(image.let_go().map_err(layout::LayoutError::from)?),
+        None => Ok(()),
+    }
 }
 
 /// Waits until a VE that was stopped has written everything that it had to write.

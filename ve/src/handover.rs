@@ -94,6 +94,9 @@ pub struct Arriving {
     pub dump: Option<(PathBuf, PathBuf)>,
     /// What is done with it then.
     pub then: Then,
+    /// Where the memory of one that goes on here is, until it does.
+    #[serde(default)]
+    pub memory: Option<PathBuf>,
 }
 
 /// Stages of the destination.
@@ -110,6 +113,8 @@ pub enum Arrive {
 pub enum Then {
     /// Start it: it ran.
     Start,
+    /// Let it go on: it runs, and its memory comes with it.
+    Resume,
     /// Mount its root: that was mounted.
     Mount,
     /// Nothing.
@@ -131,6 +136,12 @@ fn dir(paths: &Paths) -> PathBuf {
 
 fn record(paths: &Paths, ctid: Ctid) -> PathBuf {
     dir(paths).join(format!("{ctid}.json"))
+}
+
+/// The record of a VE's move, as long as there is one.
+#[must_use]
+pub fn path(paths: &Paths, ctid: Ctid) -> PathBuf {
+    record(paths, ctid)
 }
 
 /// Where a VE's configuration and scripts wait until it is this host's.

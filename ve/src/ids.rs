@@ -33,6 +33,21 @@ pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
     }
 }
 
+/// The ids that [`claim`] would give; nothing is recorded.
+///
+/// # Errors
+/// As [`claim`].
+pub(crate) fn wanted(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
+    let own = config.own("LOCAL_UID").is_some();
+    if config.local_uid().is_some_and(|base| own || base == 0) {
+        return claim(config, ctid);
+    }
+    let (dir, wish) = (config.paths().idmap_dir(), ctid.get() % COUNT);
+    let mut slots = (0..COUNT).map(|step| FIRST + (wish + step) % COUNT);
+    let free = slots.find(|slot| owner(&slot_path(&dir, *slot)).is_none_or(|owner| owner == ctid));
+    Ok(Some(IdRange::at(free.unwrap_or(FIRST) * RANGE)))
+}
+
 fn claim_slot(dir: &Path, ctid: Ctid) -> Result<u32> {
     let wish = ctid.get() % COUNT;
     let what = || format!("cannot record the ids of container {ctid} in {}", dir.display());

@@ -3,9 +3,9 @@
 use vzconf::{Ctid, Exit, Paths};
 
 use crate::error::{Error, Result};
-use crate::handover::{Arrive, Handover, Leave, Leaving, Part};
+use crate::handover::{Arrive, Handover, Leave, Leaving, Part, Then};
 use crate::node::Node;
-use crate::{arrive, depart, mount, start};
+use crate::{arrive, depart, marker, mount, start};
 
 /// Whether the verb is itself about running or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,9 @@ pub fn keep(node: &Node, ctid: Ctid, handover: &Handover, wake: Wake) -> Result<
     } else {
         Handover::forget(&node.paths, ctid)?;
     }
+    if leaving.online {
+        marker::take_over(&node.ve(ctid)?)?;
+    }
     if wake == Wake::Yes { revive(node, ctid, leaving) } else { Ok(()) }
 }
 
@@ -105,7 +108,11 @@ pub fn revive(node: &Node, ctid: Ctid, leaving: &Leaving) -> Result<()> {
 /// # Errors
 /// As [`depart::retire`].
 pub fn retire(node: &Node, ctid: Ctid, handover: &Handover, leaving: &Leaving) -> Result<()> {
-    depart::retire(&node.ve(ctid)?, &handover.peer, handover.epoch, !leaving.remove)?;
+    let ve = node.ve(ctid)?;
+    if leaving.online {
+        marker::give_up(&ve)?;
+    }
+    depart::retire(&ve, &handover.peer, handover.epoch, !leaving.remove)?;
     Handover::forget(&node.paths, ctid)
 }
 
@@ -115,7 +122,8 @@ pub fn retire(node: &Node, ctid: Ctid, handover: &Handover, leaving: &Leaving) -
 /// As [`arrive::settle`], and as the verb that brings it back to what it was.
 pub fn take(node: &Node, handover: &Handover, wake: Wake) -> Result<()> {
     arrive::settle(node, handover)?;
-    if wake == Wake::Yes {
+    let resumes = matches!(&handover.part, Part::Arriving(arriving) if arriving.then == Then::Resume);
+    if wake == Wake::Yes || resumes {
         arrive::wake(node, handover)?;
     }
     arrive::conclude(node, handover)

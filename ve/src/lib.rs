@@ -24,6 +24,7 @@ pub mod ended;
 mod error;
 pub mod exec;
 mod externals;
+pub mod fit;
 mod guest;
 pub mod handover;
 mod hold;

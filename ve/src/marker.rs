@@ -9,7 +9,7 @@ use vzconf::Exit;
 use vzsys::process::ProcRef;
 
 use crate::checkpoint::Options;
-use crate::error::{Doing, Result, describe};
+use crate::error::{Doing, Error, Result, describe};
 use crate::net;
 use crate::node::Ve;
 use crate::state::State;
@@ -72,20 +72,59 @@ fn is_abandoned(marker: &Marker) -> bool {
 /// # Errors
 /// 3, naming what could not be done; the next verb tries again.
 pub fn mend(ve: &Ve<'_>) -> Result<()> {
-    let Some(marker) = Marker::load(ve).filter(is_abandoned) else { return Ok(()) };
+    match Marker::load(ve).filter(is_abandoned) {
+        Some(marker) => undo(ve, &marker),
+        None => Ok(()),
+    }
+}
+
+/// The same by the word of whoever decides about the VE as long as his file exists.
+///
+/// # Errors
+/// As [`mend`].
+pub fn take_over(ve: &Ve<'_>) -> Result<()> {
+    match Marker::load(ve).filter(|marker| !marker.holder.alive()) {
+        Some(marker) => undo(ve, &marker),
+        None => Ok(()),
+    }
+}
+
+/// Ends a VE that stands still because it is elsewhere now. One that nobody has frozen is left as it is.
+///
+/// # Errors
+/// 3, naming what could not be done; the next verb tries again.
+pub fn give_up(ve: &Ve<'_>) -> Result<()> {
+    let Some(marker) = Marker::load(ve).filter(|marker| !marker.holder.alive()) else { return Ok(()) };
+    if ve.running().is_none() {
+        return Ok(());
+    }
+    wait_for_criu(&marker)?;
+    crate::depart::let_go(ve)?;
+    if let Some(cgroup) = VeCgroup::open(&Hierarchies::detect()?, ve.ctid)? {
+        cgroup.kill_frozen()?;
+        cgroup.kill_all()?;
+        cgroup.wait_empty(Instant::now() + UNDONE)?;
+    }
+    let failed = |source| Error::Criu { source, exit: Exit::System };
+    criu::remove(&criu::temporary(&marker.target)).map_err(failed)?;
+    crate::checkpoint::clear(ve)
+}
+
+fn undo(ve: &Ve<'_>, marker: &Marker) -> Result<()> {
     let Some(state) = ve.running() else {
         // It was killed, and the rest is the next verb's.
         return Ok(());
     };
     ve.say(0, "A checkpoint of the container was interrupted");
+    crate::depart::let_go(ve)?;
     let Some(cgroup) = VeCgroup::open(&Hierarchies::detect()?, ve.ctid)? else { return Ok(()) };
     if cgroup.is_doomed()? {
         cgroup.kill_all()?;
         cgroup.wait_empty(Instant::now() + UNDONE)?;
         return crate::checkpoint::clear(ve);
     }
-    wait_for_criu(&marker)?;
-    take_back(ve, &state, &cgroup, &marker)
+    wait_for_criu(marker)?;
+    take_back(ve, &state, &cgroup, marker)
 }
 
 /// It finds its caller gone, and lets the tasks go.

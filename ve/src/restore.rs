@@ -159,7 +159,7 @@ impl Job<'_> {
         if post_restore(&state)? == Go::Abort {
             return Err(Error::refused(Exit::Restore, "the restore was called off"));
         }
-        self.commit(&monitor)?;
+        self.commit(&monitor, &state)?;
         made.keep(ve);
         if !self.options.disconnected
             && let Err(error) = net::connect(ve, &outer, netns.as_fd())
@@ -205,7 +205,7 @@ impl Job<'_> {
                 .doing(Exit::System, || format!("cannot write the counters in {}", run_dir.display()))?;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let state = State {
+        Ok(State {
             version: 1,
             ctid: ve.ctid.get(),
             init,
@@ -218,14 +218,14 @@ impl Job<'_> {
             root: ve.root()?,
             stop: saved.stop.clone(),
             tells_ready: saved.tells_ready,
-        };
-        state.save(&run_dir)?;
-        fault::point("restore.saved");
-        Ok(state)
+        })
     }
 
-    fn commit(&self, monitor: &Monitor) -> Result<()> {
+    fn commit(&self, monitor: &Monitor, state: &State) -> Result<()> {
         let (ve, life) = (self.ve, self.saved.life);
+        // Not before: until it is decided, nobody is to take it for one that runs.
+        state.save(&ve.run_dir())?;
+        fault::point("restore.saved");
         let path = ve.run_dir().join(BEGUN);
         let begun = serde_json::to_vec(&Begun { life: life::current(&ve.node.paths, ve.ctid) });
         std::fs::write(&path, begun.unwrap_or_default())

@@ -117,7 +117,7 @@ impl Saved {
     }
 }
 
-fn layout_word(layout: Layout) -> &'static str {
+pub(crate) fn layout_word(layout: Layout) -> &'static str {
     match layout {
         Layout::Unified => "unified",
         Layout::Hybrid => "hybrid",

@@ -23,6 +23,10 @@ const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 /// `_IOWR('X', 121, struct fstrim_range)`
 const FITRIM: libc::c_ulong = 0xC018_5879;
+/// `_IOWR('X', 119, int)`
+const FIFREEZE: libc::c_ulong = 0xC004_5877;
+/// `_IOWR('X', 120, int)`
+const FITHAW: libc::c_ulong = 0xC004_5878;
 /// `_IOW('f', 16, __u64)`
 const EXT4_IOC_RESIZE_FS: libc::c_ulong = 0x4008_6610;
 /// How often the free device that was found was taken by somebody else before that is an error.
@@ -209,6 +213,27 @@ pub fn trim(directory: BorrowedFd<'_>) -> Result<u64> {
     let done = unsafe { libc::ioctl(directory.as_raw_fd(), FITRIM as _, &raw mut range) };
     checked(done).call("ioctl", || "FITRIM")?;
     Ok(range.len)
+}
+
+/// Has a mounted file system write all that it has, and no more until [`thaw`]: whoever writes waits. The device below
+/// then holds it as after an unmount. `directory` is any open directory of it. Needs `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// `EBUSY` when it is frozen already, `EOPNOTSUPP`.
+pub fn freeze(directory: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the request takes no argument.
+    let done = unsafe { libc::ioctl(directory.as_raw_fd(), FIFREEZE as _, 0) };
+    checked(done).map(drop).call("ioctl", || "FIFREEZE")
+}
+
+/// Lets a frozen file system go on.
+///
+/// # Errors
+/// `EINVAL` when it is not frozen.
+pub fn thaw(directory: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the request takes no argument.
+    let done = unsafe { libc::ioctl(directory.as_raw_fd(), FITHAW as _, 0) };
+    checked(done).map(drop).call("ioctl", || "FITHAW")
 }
 
 /// Grows a mounted ext4 to so many of its blocks. Needs `CAP_SYS_RESOURCE`.

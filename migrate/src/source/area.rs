@@ -6,6 +6,7 @@ use std::path::Path;
 use templates::replica::{Measure, More, ReplicaError, Scan};
 use ve::arrive::Subject;
 use ve::depart::Luggage;
+use ve::fit::Needs;
 use vzconf::Ctid;
 
 use super::hollow;
@@ -42,7 +43,7 @@ impl Source {
     }
 
     /// What the destination has to know.
-    pub(super) fn subject(&self, ctid: Ctid, luggage: &Luggage) -> Subject {
+    pub(super) fn subject(&self, ctid: Ctid, luggage: &Luggage, needs: Option<Needs>) -> Subject {
         Subject {
             ctid: ctid.get(),
             name: luggage.name.clone(),
@@ -53,6 +54,7 @@ impl Source {
             base: luggage.base.as_ref().map(|(id, _)| id.clone()),
             bytes: self.size.bytes + self.base,
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            needs,
         }
     }
 
@@ -70,6 +72,13 @@ impl Source {
             (Tree::Dump, Some(dump)) => send(tree, dump, more, ("dump", 0), talk),
             _ => Ok(0),
         }
+    }
+
+    /// Sends the images of a VE's memory.
+    pub(super) fn send_memory<R: Read, W: Write>(images: &Path, talk: &mut Talk<'_, R, W>) -> Result<u64> {
+        let mut scan = Scan::new(images).map_err(|error| unreadable(&error))?;
+        let size = scan.measure().map_err(|error| unreadable(&error))?;
+        send(Tree::Memory, &mut scan, More::Nothing, ("memory", size.bytes), talk)
     }
 
     /// Sends the unpacked template.

@@ -44,7 +44,7 @@ impl Attempt<'_> {
         vzsys::fault::point("source.committed");
         self.outcome.times.begin(Phase::Start);
         self.observer.phase(Phase::Start);
-        if matches!(&record.part, Part::Leaving(leaving) if leaving.running) {
+        if matches!(&record.part, Part::Leaving(leaving) if leaving.running && !leaving.online) {
             self.observer.say(0, "Starting container");
         }
         match talk.call(&Ask::Go) {
@@ -62,26 +62,33 @@ impl Attempt<'_> {
             Err(error) => return Err(error),
         }
         vzsys::fault::point("source.answered");
-        self.clean(record)?;
+        self.arrived(record)?;
         // Whether or not this arrives, nobody has to ask again.
         let _ = talk.call(&Ask::Done { id: record.id.clone() });
         Ok(())
     }
 
     /// The destination has it.
-    fn clean(&mut self, record: &mut Handover) -> Result<()> {
+    fn arrived(&mut self, record: &mut Handover) -> Result<()> {
         set(record, Leave::Done);
         record.save(&self.node.paths).map_err(|error| Error::verb(Exit::Usage, &error))?;
+        self.outcome.times.end();
+        Ok(())
+    }
+
+    /// What is left here of a VE that the destination has.
+    pub(super) fn clean(&mut self, record: Option<&Handover>) {
+        let Some((record, Part::Leaving(leaving))) = record.map(|record| (record, &record.part)) else {
+            return;
+        };
         self.outcome.times.begin(Phase::Clean);
         self.observer.phase(Phase::Clean);
         vzsys::fault::point("source.done");
         self.observer.say(0, "Cleaning up");
-        let Part::Leaving(leaving) = record.part.clone() else { return Ok(()) };
-        if let Err(error) = interrupted::retire(self.node, self.ctid, record, &leaving) {
+        if let Err(error) = interrupted::retire(self.node, self.ctid, record, leaving) {
             // The move went well; what is left here the next verb removes.
             self.observer.say(-1, &format!("WARNING: {}", ve::describe(&error)));
         }
-        Ok(())
     }
 
     /// The destination said that it does not have it: the VE is ours again.
@@ -98,7 +105,7 @@ impl Attempt<'_> {
     pub(super) fn after_commit(
         &mut self,
         connection: &mut Connection,
-        record: Option<&Handover>,
+        kept: &mut Option<Handover>,
         error: Error,
     ) -> Result<()> {
         let why = match error {
@@ -107,18 +114,21 @@ impl Attempt<'_> {
             // It has answered, and that was acted upon; or what failed is on this side and after it.
             other => return Err(other),
         };
-        let Some(record) = record else { return Err(why) };
-        let mut record = record.clone();
+        let Some(record) = kept.as_mut() else { return Err(why) };
         self.observer.say(-1, &format!("WARNING: {}; asking again", ve::describe(&why)));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match verdict(&self.options.ssh, &record, Verdict::Given) {
+            match verdict(&self.options.ssh, record, Verdict::Given) {
                 Ok((Verdict::Given, again)) => {
-                    self.clean(&mut record)?;
+                    self.arrived(record)?;
                     tell_done(again, &record.id);
                     return Ok(());
                 }
-                Ok((Verdict::Kept, _)) => return Err(self.take_back(&mut record, why)),
+                Ok((Verdict::Kept, _)) => {
+                    let error = self.take_back(record, why);
+                    *kept = None;
+                    return Err(error);
+                }
                 Ok((Verdict::Undecided, _)) | Err(_) if Instant::now() < deadline => {
                     std::thread::sleep(PAUSE)
                 }

@@ -2,20 +2,25 @@
 //!
 //! ```text
 //! Connect ─▶ Check ─▶ Reserve ─▶ Base ─▶ Copy ─▶ Stop ─▶ Sync ─▶ Prepare ─▶ Commit ─▶ Start ─▶ Clean
+//! online:                                   └─▶ Rounds ─▶ Freeze ─▶ Sync ─▶ Memory ─▶ Prepare …
 //!    any failure: the destination drops it, the VE is as it was  │            │  the destination's word decides
 //!                                             record: Copying, Halted, Offered, Committed, Done
 //! ```
 
 mod area;
 mod ending;
+mod online;
 mod talk;
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use templates::layout::Layout;
 use ve::depart::{self, Luggage};
+use ve::fit::Needs;
 use ve::handover::{self, Handover, Leave, Leaving, Part, Then};
 use ve::interrupted::Wake;
+use ve::state::State;
 use ve::stop::{self, Stopped};
 use ve::{Node, arrive, mount};
 use vzconf::Ctid;
@@ -29,7 +34,7 @@ use crate::id;
 use crate::interrupt::Interrupt;
 use crate::observer::Observer;
 use crate::phase::{Phase, Times};
-use crate::transport::{Connection, Ssh};
+use crate::transport::{Connection, Pipe, Ssh};
 use crate::wire::{Answer, Ask, Compress, Tree};
 
 /// What to move, and how.
@@ -85,6 +90,10 @@ pub struct Outcome {
     pub passes: Vec<u64>,
     /// Bytes that went over the network.
     pub sent: u64,
+    /// Bytes of memory and of all that belongs to it, of one that goes on.
+    pub memory: u64,
+    /// For how long such a one stood still, until it went on there.
+    pub frozen: Option<Duration>,
 }
 
 /// Moves a VE, or checks whether it could be. The outcome tells how far it came, also of one that failed.
@@ -127,10 +136,6 @@ fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
         return Err(Error::advised(Exit::Missing, format!("CT {ctid} does not exist"), hint));
     }
     let running = ve.running().is_some();
-    if options.online && running {
-        let text = "live migration is not available in this version";
-        return Err(Error::advised(Exit::Module, text, "Without --online it is stopped, moved and started"));
-    }
     if options.online && !running {
         let hint = format!("Without --online: vzmigrate {} {ctid}", options.destination);
         return Err(Error::advised(Exit::NotRunning, format!("CT {ctid} is not running"), hint));
@@ -142,7 +147,8 @@ fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
     if let Some(bound) = depart::bound(&ve).map_err(|error| Error::verb(Exit::Missing, &error))? {
         return Err(Error::advised(Exit::Layout, format!("CT {ctid} {}", bound.why), bound.hint));
     }
-    handover::check(&ve, false).map_err(|error| Error::verb(Exit::Locked, &error))
+    handover::check(&ve, false).map_err(|error| Error::verb(Exit::Locked, &error))?;
+    if options.online { online::check(&ve) } else { Ok(()) }
 }
 
 fn load(node: &Node, ctid: Ctid) -> Result<Option<Handover>> {
@@ -159,30 +165,67 @@ struct Attempt<'a> {
     outcome: &'a mut Outcome,
 }
 
+/// What is on its way.
+struct Cargo {
+    files: Files,
+    /// The state of one that ran when the move began.
+    state: Option<State>,
+    /// What the other host must have for it to go on there.
+    needs: Option<Needs>,
+    /// It runs, or its root is mounted.
+    in_use: bool,
+    dump: bool,
+}
+
 impl Attempt<'_> {
     fn over(&mut self, connection: &mut Connection) -> Result<()> {
         let mut record = None;
-        let done = match connection.link() {
-            Ok(link) => {
-                link.compress(self.options.compress);
-                let mut talk = Talk::new(link, &self.options.destination, self.observer);
-                let done = self.until_committed(&mut talk, &mut record);
-                let done = match done {
-                    Ok(true) => self.give(&mut talk, &mut record),
-                    Ok(false) => Ok(()),
-                    Err(error) => Err(error),
-                };
-                self.outcome.sent = link.sent();
-                done
-            }
-            Err(error) => Err(error.into()),
+        let done = match self.with(connection, |this, talk| this.open(talk, &mut record)) {
+            Ok(None) => return Ok(()),
+            Ok(Some(cargo)) if self.options.online => self.live(connection, &mut record, cargo),
+            Ok(Some(cargo)) => self.halted(connection, &mut record, cargo),
+            Err(error) => Err(error),
         };
         let Err(error) = done else { return Ok(()) };
-        // What is decided is decided; the words of ssh only explain.
-        let committed = record.as_ref().is_some_and(|record| stage(record) >= Leave::Committed);
-        if committed {
-            return self.after_commit(connection, record.as_ref(), error);
+        // What is decided is decided.
+        if is_committed(record.as_ref()) { Err(error) } else { self.undone(connection, record, error) }
+    }
+
+    /// Asks over the connection, and counts what was sent.
+    fn with<T>(
+        &mut self,
+        connection: &mut Connection,
+        work: impl FnOnce(&mut Self, &mut Talk<'_, Pipe, Pipe>) -> Result<T>,
+    ) -> Result<T> {
+        let link = connection.link()?;
+        link.compress(self.options.compress);
+        let done = work(self, &mut Talk::new(link, &self.options.destination, self.observer));
+        self.outcome.sent = link.sent();
+        done
+    }
+
+    /// One that does not run, or is stopped for it.
+    fn halted(
+        &mut self,
+        connection: &mut Connection,
+        record: &mut Option<Handover>,
+        mut cargo: Cargo,
+    ) -> Result<()> {
+        let given = self.with(connection, |this, talk| {
+            this.close(talk, record, &mut cargo)?;
+            this.give(talk, record)
+        });
+        match given {
+            // The words of ssh only explain.
+            Err(error) if is_committed(record.as_ref()) => self.after_commit(connection, record, error)?,
+            given => given?,
         }
+        self.clean(record.as_ref());
+        Ok(())
+    }
+
+    /// Nothing is decided: the destination drops what it has, and the VE becomes what it was.
+    fn undone(&mut self, connection: &mut Connection, record: Option<Handover>, error: Error) -> Result<()> {
         self.interrupt.ignore(true);
         let confirmed = match (&error, record.as_ref()) {
             // It has undone everything before it said so.
@@ -208,34 +251,37 @@ impl Attempt<'_> {
         if self.interrupt.wanted() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// Everything up to the last moment at which the VE is ours. `false` when only checks were asked for.
-    fn until_committed<R: Read, W: Write>(
+    /// Everything that is done while the VE is as it was. `None` when only checks were asked for.
+    fn open<R: Read, W: Write>(
         &mut self,
         talk: &mut Talk<'_, R, W>,
         record: &mut Option<Handover>,
-    ) -> Result<bool> {
+    ) -> Result<Option<Cargo>> {
         let ve = self.node.ve(self.ctid).map_err(|error| Error::verb(Exit::Missing, &error))?;
         let luggage = depart::luggage(&ve).map_err(|error| Error::verb(Exit::Missing, &error))?;
+        let state = ve.running();
+        let needs = state.as_ref().filter(|_| self.options.online).map(|state| Needs::of(&ve, state));
+        let needs = needs.transpose().map_err(|error| Error::verb(Exit::Stop, &error))?;
         let mut files = Files::new(&luggage)?;
         self.begin(Phase::Check)?;
-        let base_missing = self.check(talk, &luggage, &files)?;
+        let base_missing = self.check(talk, files.subject(self.ctid, &luggage, needs.clone()))?;
         if self.options.check_only {
-            return Ok(false);
+            return Ok(None);
         }
-        let running = ve.running().is_some();
-        let in_use = running || ve.mounted();
+        let in_use = state.is_some() || ve.mounted();
         if !in_use {
             depart::quiesce(&ve).map_err(|error| Error::verb(Exit::Stop, &error))?;
         }
         let leaving = Leaving {
             stage: Leave::Copying,
             ssh: self.options.ssh.options.clone(),
-            running,
+            running: state.is_some(),
             mounted: ve.mounted(),
             remove: !self.options.keep_source,
             online: self.options.online,
         };
-        self.reserve(talk, &luggage, leaving, record)?;
+        let memory = needs.as_ref().map(|needs| needs.memory);
+        self.reserve(talk, &luggage, memory, leaving, record)?;
         if base_missing && let Some((_, path)) = &luggage.base {
             self.begin(Phase::Base)?;
             self.observer.say(0, "Syncing template");
@@ -245,30 +291,47 @@ impl Attempt<'_> {
         self.begin(Phase::Copy)?;
         self.observer.say(0, "Syncing private");
         self.outcome.passes.push(files.pass(Tree::Area, in_use, talk)?);
-        let then = self.halt(record, running)?;
-        if in_use {
+        if needs.is_some() {
+            self.rounds(talk, &ve, &mut files)?;
+        }
+        Ok(Some(Cargo { files, state, needs, in_use, dump: luggage.dump.is_some() }))
+    }
+
+    /// A VE that is stopped for the last pass, up to the last moment at which it is ours.
+    fn close<R: Read, W: Write>(
+        &mut self,
+        talk: &mut Talk<'_, R, W>,
+        record: &mut Option<Handover>,
+        cargo: &mut Cargo,
+    ) -> Result<()> {
+        let then = self.halt(record, cargo.state.is_some())?;
+        if cargo.in_use {
             self.begin(Phase::Sync)?;
-            self.outcome.passes.push(files.pass(Tree::Area, false, talk)?);
+            self.outcome.passes.push(cargo.files.pass(Tree::Area, false, talk)?);
         }
-        if luggage.dump.is_some() {
-            self.outcome.passes.push(files.pass(Tree::Dump, false, talk)?);
+        if cargo.dump {
+            self.outcome.passes.push(cargo.files.pass(Tree::Dump, false, talk)?);
         }
+        self.offer(talk, record, then)
+    }
+
+    /// The destination has all of it, and makes it last.
+    fn offer<R: Read, W: Write>(
+        &mut self,
+        talk: &mut Talk<'_, R, W>,
+        record: &mut Option<Handover>,
+        then: Then,
+    ) -> Result<()> {
         self.begin(Phase::Prepare)?;
         self.save(record, Leave::Offered)?;
         fault_point_offered();
         match talk.call(&Ask::Prepare { then })? {
-            Answer::Prepared => Ok(true),
+            Answer::Prepared => Ok(()),
             other => Err(talk::unexpected(&other)),
         }
     }
 
-    fn check<R: Read, W: Write>(
-        &self,
-        talk: &mut Talk<'_, R, W>,
-        luggage: &Luggage,
-        files: &Files,
-    ) -> Result<bool> {
-        let subject = files.subject(self.ctid, luggage);
+    fn check<R: Read, W: Write>(&self, talk: &mut Talk<'_, R, W>, subject: arrive::Subject) -> Result<bool> {
         let answer = talk.call(&Ask::Check { subject })?;
         let Answer::Checked { problems, base_missing } = answer else {
             return Err(talk::unexpected(&answer));
@@ -288,6 +351,7 @@ impl Attempt<'_> {
         &mut self,
         talk: &mut Talk<'_, R, W>,
         luggage: &Luggage,
+        memory: Option<u64>,
         leaving: Leaving,
         record: &mut Option<Handover>,
     ) -> Result<()> {
@@ -303,7 +367,8 @@ impl Attempt<'_> {
         *record = Some(handover);
         let scripts =
             luggage.scripts.iter().map(|(action, text)| (action.suffix().to_owned(), text.clone())).collect();
-        let luggage = arrive::Luggage { conf: luggage.conf.clone(), scripts, dump: luggage.dump.is_some() };
+        let (conf, dump) = (luggage.conf.clone(), luggage.dump.is_some());
+        let luggage = arrive::Luggage { conf, scripts, dump, memory };
         let from = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let keep = self.options.keep_destination;
         match talk.call(&Ask::Reserve { id, epoch, from, luggage, keep })? {
@@ -343,6 +408,10 @@ impl Attempt<'_> {
     }
 }
 
+fn is_committed(record: Option<&Handover>) -> bool {
+    record.is_some_and(|record| stage(record) >= Leave::Committed)
+}
+
 fn stage(record: &Handover) -> Leave {
     match &record.part {
         Part::Leaving(leaving) => leaving.stage,
@@ -358,12 +427,15 @@ fn fault(phase: Phase) {
         Phase::Reserve => vzsys::fault::point("source.reserve"),
         Phase::Base => vzsys::fault::point("source.base"),
         Phase::Copy => vzsys::fault::point("source.copy"),
+        Phase::Rounds => vzsys::fault::point("source.rounds"),
+        Phase::Ready => vzsys::fault::point("source.ready"),
+        Phase::Memory => vzsys::fault::point("source.memory"),
         Phase::Stop => vzsys::fault::point("source.stop"),
         Phase::Sync => vzsys::fault::point("source.sync"),
         Phase::Prepare => vzsys::fault::point("source.prepare"),
         Phase::Commit => vzsys::fault::point("source.commit"),
         // From here on the points are at what is decided.
-        Phase::Start | Phase::Clean => {}
+        Phase::Freeze | Phase::Start | Phase::Clean => {}
     }
 }
 

@@ -141,6 +141,7 @@ impl<R: Read, W: Write> Target<R, W> {
             }
             Ask::Tree { tree } => self.tree(state, tree).map(|()| Answer::Fine),
             Ask::PassEnd => self.pass_end(state),
+            Ask::Prepare { then: Then::Resume } => self.resume(state),
             Ask::Prepare { then } => self.prepare(state, then),
             Ask::Go => {
                 let State::Prepared(moving) = std::mem::replace(state, State::Greeted) else {
@@ -176,12 +177,47 @@ impl<R: Read, W: Write> Target<R, W> {
         Ok(Answer::Prepared)
     }
 
-    fn answer(&mut self, answer: &Answer) -> Result<()> {
-        for report in self.said.borrow_mut().drain(..) {
-            self.link.send(&Answer::Said(report))?;
+    /// The VE is made of all that came, and waits for the source's word.
+    fn resume(&mut self, state: &mut State) -> Result<Answer> {
+        vzsys::fault::point("target.resume");
+        let State::Reserved(mut moving) = std::mem::replace(state, State::Greeted) else {
+            return Err(out_of_order("Prepare"));
+        };
+        let (link, said) = (&mut self.link, &self.said);
+        let mut heard = None;
+        let resumed = arrive::resume(&self.node, &mut moving.handover, &mut || {
+            let asked = answer(link, said, &Answer::Prepared).and_then(|()| Ok(link.receive::<Ask>()?));
+            vzsys::fault::point("target.heard");
+            heard.insert(asked).as_ref().is_ok_and(|asked| *asked == Received::Message(Ask::Go))
+        });
+        match (heard, resumed) {
+            (None, resumed) => {
+                *state = State::Reserved(moving);
+                let error = resumed.err().map_or_else(|| "it did not wait".to_owned(), |e| describe(&e));
+                Err(Error::here(Exit::Start, error))
+            }
+            (Some(Ok(Received::Message(Ask::Go))), resumed) => {
+                let resumed = resumed.map_err(|error| Failure { exit: Exit::Start, text: describe(&error) });
+                let answer = self.concluded(&moving, resumed);
+                if answer == Answer::Running {
+                    *state = State::Owner;
+                }
+                Ok(answer)
+            }
+            (Some(Ok(Received::Message(Ask::Abort))), _) => {
+                self.lock = None;
+                Ok(Answer::Aborted { failure: None, left: self.undo(&State::Prepared(moving)) })
+            }
+            (Some(heard), _) => {
+                // The source is gone: it may have said Go, and will be asked.
+                *state = State::Prepared(moving);
+                Err(heard.err().unwrap_or_else(|| out_of_order("something else than Go")))
+            }
         }
-        self.link.send(answer)?;
-        Ok(self.link.flush()?)
+    }
+
+    fn answer(&mut self, message: &Answer) -> Result<()> {
+        answer(&mut self.link, &self.said, message)
     }
 
     fn check(&mut self, subject: &Subject) -> Result<Answer> {
@@ -257,6 +293,10 @@ impl<R: Read, W: Write> Target<R, W> {
                 arrive::wake(&self.node, &moving.handover)
                     .map_err(|error| Failure { exit: Exit::Start, text: describe(&error) })
             });
+        self.concluded(moving, taken)
+    }
+
+    fn concluded(&self, moving: &Move, taken: std::result::Result<(), Failure>) -> Answer {
         match taken {
             Ok(()) => {
                 vzsys::fault::point("target.running");
@@ -293,6 +333,19 @@ impl<R: Read, W: Write> Target<R, W> {
             self.undo(state);
         }
     }
+}
+
+/// Says what its verbs have said, and then this.
+fn answer<R: Read, W: Write>(
+    link: &mut Link<R, W>,
+    said: &RefCell<Vec<Report>>,
+    message: &Answer,
+) -> Result<()> {
+    for report in said.borrow_mut().drain(..) {
+        link.send(&Answer::Said(report))?;
+    }
+    link.send(message)?;
+    Ok(link.flush()?)
 }
 
 /// A verb of this host failed.

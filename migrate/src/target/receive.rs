@@ -31,6 +31,10 @@ impl Receiving {
                 let (staged, _) = arriving.dump.as_ref().ok_or_else(|| nothing("dump"))?;
                 Ok(Self { replica: open(staged)?, base: None })
             }
+            Tree::Memory => {
+                let memory = arriving.memory.as_ref().ok_or_else(|| nothing("memory"))?;
+                Ok(Self { replica: open(memory)?, base: None })
+            }
             Tree::Base => {
                 let id = arriving.base.as_ref().ok_or_else(|| nothing("template"))?;
                 let cache = Cache::open(&node.global.template_dir());

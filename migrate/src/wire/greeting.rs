@@ -6,7 +6,7 @@ use super::frame::WireError;
 
 const WORD: &str = "VZMIGRATE";
 /// Versions that are spoken here, lowest and highest.
-const VERSIONS: (u16, u16) = (1, 1);
+const VERSIONS: (u16, u16) = (2, 2);
 /// What a login shell may print before our program begins.
 const NOISE: usize = 64 << 10;
 

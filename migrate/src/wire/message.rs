@@ -37,7 +37,7 @@ pub enum Ask {
     Step(Op),
     /// The pass is over.
     PassEnd,
-    /// All was sent: make it last.
+    /// All was sent: make it last. A VE that is to go on is made, and waits.
     Prepare {
         /// What is done with the VE once it is yours.
         then: Then,
@@ -121,6 +121,8 @@ pub enum Tree {
     Area,
     /// The dump of a suspended VE.
     Dump,
+    /// The memory of one that goes on.
+    Memory,
 }
 
 /// How a move ended.

@@ -1,8 +1,8 @@
 //! The one protocol: framed, versioned, with a limit on every length. Neither side trusts the other.
 //!
 //! ```text
-//! greeting   "VZMIGRATE 1 1\n" ▶   the versions that the source speaks, lowest and highest
-//!            ◀ "VZMIGRATE 1\n"     the one that is spoken; what a login shell prints before is skipped
+//! greeting   "VZMIGRATE 2 2\n" ▶   the versions that the source speaks, lowest and highest
+//!            ◀ "VZMIGRATE 2\n"     the one that is spoken; what a login shell prints before is skipped
 //! frame      kind: u8, length: u32 (little endian), payload
 //!            M  a message (postcard)            at most 12 MiB
 //!            D  offset: u64, bytes of a file    at most 256 KiB

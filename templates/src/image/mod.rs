@@ -20,6 +20,7 @@ pub mod descriptor;
 mod error;
 mod ext4;
 mod resize;
+mod still;
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -39,6 +40,7 @@ pub use copy::copy;
 pub use error::ImageError;
 use ext4::Superblock;
 pub use resize::Resized;
+pub use still::Still;
 
 /// How long the mount before, or a program that works on the file, may take to end.
 const ENDED: Duration = Duration::from_secs(60);

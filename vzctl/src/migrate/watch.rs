@@ -67,6 +67,9 @@ pub(super) fn table(outcome: &Outcome) -> String {
             gap.as_secs_f64()
         );
     }
+    if outcome.memory > 0 {
+        let _ = writeln!(text, "   {} bytes of memory", outcome.memory);
+    }
     let files: u64 = outcome.passes.iter().sum();
     let _ = writeln!(
         text,
@@ -77,8 +80,11 @@ pub(super) fn table(outcome: &Outcome) -> String {
     text
 }
 
-/// How long the container was down.
+/// How long the container was down, or stood still.
 fn gap(outcome: &Outcome) -> Option<Duration> {
+    if outcome.frozen.is_some() {
+        return outcome.frozen;
+    }
     let taken = outcome.times.taken();
     let synced = taken.iter().any(|(phase, _)| *phase == Phase::Sync);
     let within = |phase: &Phase| *phase >= Phase::Stop && *phase <= Phase::Start;
@@ -101,6 +107,8 @@ pub(super) fn object(ctid: &str, destination: &str, failed: Option<(u8, &str)>, 
         "error": failed.map(|(_, text)| text),
         "phases_ms": phases,
         "down_ms": gap(outcome).map(|gap| gap.as_micros() as u64 / 1000),
+        "frozen_ms": outcome.frozen.map(|frozen| frozen.as_micros() as u64 / 1000),
+        "memory_bytes": outcome.memory,
         "passes_bytes": outcome.passes,
         "sent_bytes": outcome.sent,
     });

@@ -16,10 +16,14 @@ use templates::cache::Cache;
 use templates::layout::{self, Layout, Limits, Wanted, Wish};
 use vzconf::{Action, ConfFile, Config, Ctid, Exit, Lock, Script, names};
 
+mod resume;
+
+pub use self::resume::resume;
 use crate::error::{Doing, Error, Result};
+use crate::fit::{self, Needs};
 use crate::handover::{self, Arrive, Arriving, Epoch, Handover, Part, Then};
 use crate::node::{Node, Ve};
-use crate::{creating, describe, mount, record, start};
+use crate::{creating, describe, dismantle, ids, life, mount, record, start};
 
 /// What a host has to know of a VE before it takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +46,8 @@ pub struct Subject {
     pub bytes: u64,
     /// The processor's kind, as uname(2) has it.
     pub machine: String,
+    /// It is to go on here with its memory.
+    pub needs: Option<Needs>,
 }
 
 /// Why a host cannot take a VE.
@@ -74,6 +80,10 @@ pub enum Obstacle {
     Processor,
     /// A bridge is missing.
     Bridge,
+    /// CRIU is missing or too old.
+    Criu,
+    /// The host is another kind: its cgroups, its ids, what its kernel can do.
+    Kernel,
 }
 
 /// Looks for all reasons against it; changes nothing.
@@ -86,7 +96,8 @@ pub fn check(node: &Node, subject: &Subject) -> Result<Vec<Problem>> {
     let mut found = Vec::new();
     let mut note = |obstacle, text: String| found.push(Problem { obstacle, text });
     let ve = node.ve(ctid)?;
-    let private = destined(node, ctid, ConfFile::parse(""))?.private;
+    let destined = destined(node, ctid, ConfFile::parse(""))?;
+    let private = destined.private;
     if ve.config.exists() {
         note(Obstacle::Exists, format!("container {ctid} exists there"));
     } else if fs::symlink_metadata(&private).is_ok() || creating::is_marked(&node.paths, ctid) {
@@ -134,6 +145,9 @@ pub fn check(node: &Node, subject: &Subject) -> Result<Vec<Problem>> {
     let possible = || layout::choose(&wanted).is_ok_and(|choice| choice.layout == Layout::Overlay);
     if layout == Layout::Overlay && !subject.image && !possible() {
         note(Obstacle::Layout, format!("{} there cannot carry the layout {layout}", parent.display()));
+    }
+    if let Some(needs) = &subject.needs {
+        found.extend(fit::check(node, ctid, &destined.config, needs));
     }
     Ok(found)
 }
@@ -185,6 +199,8 @@ pub struct Luggage {
     pub scripts: Vec<(String, Vec<u8>)>,
     /// It brings a dump.
     pub dump: bool,
+    /// It brings its memory, about so many bytes, and goes on here.
+    pub memory: Option<u64>,
 }
 
 /// The configuration as this host has it.
@@ -240,22 +256,29 @@ pub fn reserve(
         base: subject.base.clone(),
         dump: dump.map(|path| (PathBuf::from(format!("{}.arriving", path.display())), path)),
         then: Then::Rest,
+        memory: luggage.memory.and_then(|bytes| fit::place(node, ctid, &destined.config, bytes)),
     };
     let handover =
         Handover::new(id.to_owned(), ctid, epoch, peer.to_owned(), Part::Arriving(arriving.clone()));
     handover.save(&node.paths)?;
     vzsys::fault::point("arrive.reserved");
-    match furnish(node, ctid, &arriving, &destined.file, luggage) {
+    match furnish(node, ctid, &arriving, &destined, luggage) {
         Ok(()) => Ok(handover),
         Err(error) => Err(error.with_cleanup(discard(node, &handover))),
     }
 }
 
-fn furnish(node: &Node, ctid: Ctid, arriving: &Arriving, file: &ConfFile, luggage: &Luggage) -> Result<()> {
+fn furnish(
+    node: &Node,
+    ctid: Ctid,
+    arriving: &Arriving,
+    destined: &Destined,
+    luggage: &Luggage,
+) -> Result<()> {
     let dir = handover::luggage(&node.paths, ctid);
     remove_tree(&dir)?;
     fs::create_dir_all(&dir).doing(Exit::System, || format!("cannot create {}", dir.display()))?;
-    record::store(&dir.join("conf"), &file.to_bytes())?;
+    record::store(&dir.join("conf"), &destined.file.to_bytes())?;
     for (suffix, text) in &luggage.scripts {
         let known = Action::ALL.into_iter().find(|action| action.suffix() == suffix);
         let action = known.ok_or_else(|| {
@@ -279,6 +302,15 @@ fn furnish(node: &Node, ctid: Ctid, arriving: &Arriving, file: &ConfFile, luggag
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(staged);
         made.doing(Exit::System, || format!("cannot create {}", staged.display()))?;
     }
+    if luggage.memory.is_some() {
+        let memory = arriving.memory.as_ref();
+        let memory = memory.ok_or_else(|| Error::refused(Exit::FsNoDiskSpace, "no room for its memory"))?;
+        remove_tree(memory)?;
+        // CRIU opens some of it as the VE's root.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(memory);
+        made.doing(Exit::System, || format!("cannot create {}", memory.display()))?;
+        ids::claim(&destined.config, ctid)?;
+    }
     Ok(())
 }
 
@@ -298,13 +330,27 @@ pub fn prepared(node: &Node, handover: &mut Handover, then: Then) -> Result<()> 
 /// The source has given the VE away: it becomes this host's. May be done again.
 ///
 /// # Errors
-/// 3, 131 name.
+/// 3, 131 name; 17 for one that is to go on and has not, whose memory is gone.
 pub fn settle(node: &Node, handover: &Handover) -> Result<()> {
     let Part::Arriving(arriving) = &handover.part else { return Ok(()) };
-    let ctid = number(handover.ctid)?;
+    if arriving.then == Then::Resume && !handover.is_owned(&node.paths) {
+        resume::can(handover)?;
+    }
+    own(node, handover)?;
+    place(node, handover)
+}
+
+fn own(node: &Node, handover: &Handover) -> Result<()> {
     // COMMIT: the VE is this host's.
     handover::own(&node.paths, handover)?;
     vzsys::fault::point("arrive.owned");
+    Ok(())
+}
+
+/// Everything where it belongs.
+fn place(node: &Node, handover: &Handover) -> Result<()> {
+    let Part::Arriving(arriving) = &handover.part else { return Ok(()) };
+    let ctid = number(handover.ctid)?;
     let dir = handover::luggage(&node.paths, ctid);
     for action in Action::ALL {
         if let Ok(text) = fs::read(dir.join(action.suffix())) {
@@ -344,9 +390,20 @@ pub fn wake(node: &Node, handover: &Handover) -> Result<()> {
         Then::Start if ve.running().is_none() => {
             start::start(&ve, start::Options { force: true, ..start::Options::default() })
         }
+        Then::Resume if ve.running().is_none() => resume::again(&ve, arriving),
         Then::Mount => mount::mount(&ve).map(drop),
-        Then::Start | Then::Rest => Ok(()),
+        Then::Start | Then::Resume | Then::Rest => Ok(()),
     }
+}
+
+/// The memory of a VE that was to go on is lost, or its source for ever: it will be started from its disk.
+///
+/// # Errors
+/// 3.
+pub fn without_memory(node: &Node, handover: &mut Handover) -> Result<()> {
+    let Part::Arriving(arriving) = &mut handover.part else { return Ok(()) };
+    arriving.then = Then::Start;
+    handover.save(&node.paths)
 }
 
 /// The move is over here; whether the source knows is noted elsewhere.
@@ -356,6 +413,9 @@ pub fn wake(node: &Node, handover: &Handover) -> Result<()> {
 pub fn conclude(node: &Node, handover: &Handover) -> Result<()> {
     let ctid = number(handover.ctid)?;
     remove_tree(&handover::luggage(&node.paths, ctid))?;
+    if let Part::Arriving(Arriving { memory: Some(memory), .. }) = &handover.part {
+        remove_tree(memory)?;
+    }
     Handover::forget(&node.paths, ctid)
 }
 
@@ -384,6 +444,8 @@ pub fn discard(node: &Node, handover: &Handover) -> Vec<String> {
             return vec![format!("container {ctid} runs here")];
         }
         Ok(ve) => {
+            // One that was held here when whoever held it was killed.
+            done.push(dismantle::mend(&ve).map(drop));
             done.push(names::remove_all(paths, ctid).map_err(Into::into));
             done.push(remove_tree(&paths.ve_conf(ctid)));
             done.push(creating::discard(&ve, &arriving.staging));
@@ -395,7 +457,8 @@ pub fn discard(node: &Node, handover: &Handover) -> Vec<String> {
     for action in Action::ALL {
         done.push(remove_tree(&paths.action_script(Script::Ve(ctid, action))));
     }
-    for path in arriving.dump.iter().flat_map(|(staged, path)| [staged, path]) {
+    let dump = arriving.dump.iter().flat_map(|(staged, path)| [staged, path]);
+    for path in dump.chain(&arriving.memory) {
         done.push(remove_tree(path));
     }
     if let Some(base) = &arriving.base {
@@ -411,7 +474,8 @@ pub fn discard(node: &Node, handover: &Handover) -> Vec<String> {
 
 /// A failed start may have made its mount point, and ids are claimed by one.
 fn forget_root(ve: &Ve<'_>) -> Result<()> {
-    crate::ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
+    ids::release(&ve.node.paths.idmap_dir(), ve.ctid);
+    life::forget(&ve.node.paths, ve.ctid);
     if let Ok(root) = ve.root() {
         let _ = fs::remove_dir(root);
     }

@@ -1,0 +1,155 @@
+//! Moves of containers that go on: what arrives with them, and who has the container when something dies.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use vztests::{Pair, Ve, fault_points, on_two_nodes, settled, skip, until, watched};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Whether this host has a CRIU that is new enough.
+fn has_criu() -> bool {
+    let there = criu::Program::find();
+    if let Err(error) = &there {
+        skip(&format!("CRIU: {error}"));
+    }
+    there.is_ok()
+}
+
+/// Something in it that counts, and is nobody's session.
+fn counter(ve: &Ve<'_>) {
+    let line = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done";
+    ve.sh(&format!("({line}) </dev/null >/dev/null 2>&1 &"));
+    until("it counts", SOON, || count(ve) > 3);
+}
+
+/// How far it has counted.
+fn count(ve: &Ve<'_>) -> u32 {
+    ve.run("exec2", &["cat /tmp/count"]).out().trim().parse().unwrap_or(0)
+}
+
+/// A VE that counts.
+fn counting(pair: &Pair<'_>) {
+    let here = pair.a.tiny(1);
+    here.ok("set", &["--ipadd", "10.5.0.1", "--save"]);
+    here.start();
+    here.sh("echo mine > /root/file");
+    counter(&here);
+}
+
+#[test]
+fn a_running_one_goes_on_there_and_back() {
+    on_two_nodes(|pair| {
+        if !has_criu() {
+            return;
+        }
+        let (here, there) = (pair.a.ve(1), pair.b.ve(1));
+        counting(pair);
+        here.ok("set", &["--name", "mover", "--save"]);
+        here.sh("echo kept > /run/memory; chown 1000:1000 /root/file");
+        let portrait =
+            |ve: &Ve<'_>| ve.sh("cat /root/file /run/memory; stat -c '%u %g %a' /root/file; hostname");
+        let (before, counted) = (portrait(&here), count(&here));
+        let uptime = |ve: &Ve<'_>| ve.sh("cut -d. -f1 /proc/uptime").parse::<u64>().unwrap();
+        let up = uptime(&here);
+        watched(pair, || pair.migrate(pair.a, &["-t", "--online"], "mover"))
+            .ok()
+            .says(&format!("Starting live migration of CT {} to 10.98.0.2", here.id))
+            .says("Live migrating container...")
+            .never_says("Stopping container")
+            .says("   down");
+        here.is("deleted unmounted down");
+        there.is("exist mounted running");
+        assert_eq!(portrait(&there), before);
+        assert!(uptime(&there) >= up, "its clocks go on");
+        until("it counts on", SOON, || count(&there) > counted);
+        there.sh("echo changed there >> /root/file");
+        let (after, counted) = (portrait(&there), count(&there));
+        let run = pair.migrate(&pair.b, &["--live", "--json"], &there.id).ok();
+        let object: serde_json::Value = serde_json::from_str(&run.out()).unwrap();
+        assert!(object["frozen_ms"].as_u64().is_some() && object["memory_bytes"].as_u64().unwrap() > 0);
+        there.is("deleted unmounted down");
+        here.is("exist mounted running");
+        assert_eq!(portrait(&here), after);
+        until("it counts on", SOON, || count(&here) > counted);
+    });
+}
+#[test]
+fn checks_come_first_and_a_restore_that_fails_changes_nothing() {
+    on_two_nodes(|pair| {
+        if !has_criu() {
+            return;
+        }
+        let (here, there) = (pair.a.ve(1), pair.b.ve(1));
+        counting(pair);
+        pair.migrate(pair.a, &["--online", "--check-only"], &here.id).ok();
+        // A session from outside cannot go.
+        let session = here.begin("exec", &["sleep 1000"], b"");
+        until("the session is there", SOON, || here.run("checkpoint-check", &[]).code != 0);
+        for options in [&["--online"][..], &["--online", "--check-only"]] {
+            pair.migrate(pair.a, options, &here.id).exits(8).says("vzctl exec").says("Without --online");
+        }
+        here.sh("killall sleep");
+        session.finish();
+        until("the session is over", SOON, || here.run("checkpoint-check", &[]).code == 0);
+        let counted = count(&here);
+        let script = pair.b.script("vps.premount", "#!/bin/sh\nexit 3\n");
+        pair.migrate(pair.a, &["--online"], &here.id).exits(7).says("vps.premount");
+        drop(script);
+        here.is("exist mounted running");
+        there.is("deleted unmounted down");
+        until("it counts on", SOON, || count(&here) > counted);
+        assert!(!pair.a.path(&format!("/var/lib/vzctl/migrate/{}.json", here.id)).exists());
+        watched(pair, || pair.migrate(pair.a, &["--online", "-q"], &here.id)).ok();
+        there.is("exist mounted running");
+    });
+}
+
+mod heavy {
+    use super::*;
+
+    /// Kills the source, or the destination, at each of these points.
+    fn killed(points: &[&str], source: bool) -> impl FnOnce(&Pair<'_>) {
+        let points: Vec<String> = points.iter().flat_map(|verb| fault_points(verb)).collect();
+        move |pair: &Pair<'_>| {
+            if !has_criu() {
+                return;
+            }
+            counting(pair);
+            let here = pair.a.ve(1);
+            for point in points {
+                let run = watched(pair, || {
+                    let mut command = pair.command(pair.a, &["--online"], &here.id);
+                    if source {
+                        command.env("VZ_FAULT", &point);
+                    } else {
+                        pair.fault(&pair.b, &point);
+                    }
+                    vztests::Background::spawn(command, &[]).finish()
+                });
+                println!("{point}: {run}");
+                settled(pair, &point);
+            }
+        }
+    }
+
+    #[test]
+    fn the_source_killed_anywhere_loses_nothing_and_doubles_nothing() {
+        on_two_nodes(|pair| killed(&["source"], true)(pair));
+    }
+
+    #[test]
+    fn the_source_killed_while_it_saves_loses_nothing_and_doubles_nothing() {
+        on_two_nodes(|pair| killed(&["chkpnt"], true)(pair));
+    }
+
+    #[test]
+    fn the_destination_killed_anywhere_loses_nothing_and_doubles_nothing() {
+        on_two_nodes(|pair| killed(&["target", "arrive"], false)(pair));
+    }
+
+    #[test]
+    fn the_destination_killed_while_it_restores_loses_nothing_and_doubles_nothing() {
+        on_two_nodes(|pair| killed(&["restore"], false)(pair));
+    }
+}
