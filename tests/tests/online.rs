@@ -90,7 +90,7 @@ fn checks_come_first_and_a_restore_that_fails_changes_nothing() {
             pair.migrate(pair.a, options, &here.id).exits(8).says("vzctl exec").says("Without --online");
         }
         here.sh("killall sleep");
-        session.finish();
+        let _ = session.finish();
         until("the session is over", SOON, || here.run("checkpoint-check", &[]).code == 0);
         let counted = count(&here);
         let script = pair.b.script("vps.premount", "#!/bin/sh\nexit 3\n");
