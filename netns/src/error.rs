@@ -130,6 +130,15 @@ pub enum Error {
         #[source]
         source: SysError,
     },
+    /// Packets to a VE cannot be kept.
+    #[error("cannot keep what comes for container {ctid}")]
+    Hold {
+        /// The VE.
+        ctid: Ctid,
+        /// The cause.
+        #[source]
+        source: SysError,
+    },
     /// The file that records a VE's addresses.
     #[error("cannot write {path}")]
     Record {
@@ -174,9 +183,11 @@ impl Error {
             Self::Refused { subject: Subject::Veth, .. }
             | Self::NoBridge { .. }
             | Self::NoMacFilter { .. } => Exit::Veth,
-            Self::Socket { .. } | Self::Namespace { .. } | Self::Sysctl { .. } | Self::Packet { .. } => {
-                Exit::System
-            }
+            Self::Socket { .. }
+            | Self::Namespace { .. }
+            | Self::Sysctl { .. }
+            | Self::Packet { .. }
+            | Self::Hold { .. } => Exit::System,
             Self::InUse { .. } => Exit::IpInUse,
             Self::NoDevice { .. } => Exit::VeNotRunning,
             Self::Filter { .. } => Exit::SetIptables,

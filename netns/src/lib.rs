@@ -19,6 +19,7 @@ mod device;
 mod error;
 pub mod filter;
 mod frame;
+mod hold;
 mod link;
 mod live;
 mod namespace;
@@ -32,6 +33,7 @@ mod sysctl;
 pub use attach::{NetGuard, announce, attach, probe};
 pub use device::{venet_ctid, venet_mac, venet_name};
 pub use error::{Error, Owner, Subject};
+pub use hold::{Hold, deliver, hold};
 pub use live::{
     Devices, add_address, addresses, all_addresses, del_address, detach, disconnect, exists, netif_add,
     netif_del,

@@ -160,6 +160,13 @@ impl NetPlan {
         (inner, outer)
     }
 
+    /// Of it, what makes devices ports of their bridges.
+    #[must_use]
+    pub fn ports(mut self) -> Self {
+        self.steps.retain(|step| matches!(step, Step::Join { .. } | Step::MacFilter { .. }));
+        self
+    }
+
     fn empty(params: &NetParams) -> Self {
         Self {
             ctid: params.ctid,

@@ -154,6 +154,14 @@ pub(crate) fn up(name: &str, subject: Subject) -> Request {
     link(format!("ip link set {name} up"), subject, message, CHANGE)
 }
 
+/// How many packets wait in a device at most.
+pub(crate) fn queue(name: &str, packets: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message.attributes.push(LinkAttribute::TxQueueLen(packets));
+    link(format!("ip link set {name} txqueuelen {packets}"), Subject::Venet, message, CHANGE)
+}
+
 /// Makes a device a port of a bridge.
 pub(crate) fn join_bridge(name: &str, bridge: &str, bridge_index: u32) -> Request {
     let mut message = LinkMessage::default();
@@ -268,6 +276,14 @@ pub(crate) fn add_route(name: &str, device: u32, address: IpAddr, source: Option
         message: RouteNetlinkMessage::NewRoute(message),
         flags: CHANGE | NLM_F_CREATE | NLM_F_EXCL,
     }
+}
+
+/// The same in place of the one that is there.
+pub(crate) fn replace_route(name: &str, device: u32, address: IpAddr, source: Option<IpAddr>) -> Request {
+    let mut request = add_route(name, device, address, source);
+    request.what = request.what.replacen("route add", "route replace", 1);
+    request.flags = CHANGE | NLM_F_CREATE | NLM_F_REPLACE;
+    request
 }
 
 /// Takes it away.

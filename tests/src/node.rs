@@ -40,6 +40,11 @@ impl Node {
         self.within.is_some()
     }
 
+    /// The first process of a second host.
+    pub(crate) fn first_process(&self) -> Option<i32> {
+        self.within
+    }
+
     /// Where the test finds a file of this host.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use beancounters::{Hierarchies, VeCgroup};
 use criu::{Answer, Criu, DUMP_LOG, Images, Program, Setting, Stage};
+use netns::Hold;
 use vzconf::Exit;
 use vzsys::fault;
 
@@ -42,6 +43,9 @@ pub struct Options<'a> {
     /// Takes the VE off the networks before it stands still. Without it whoever calls sees to it that nothing reaches a
     /// VE whose sockets are gone.
     pub disconnect: bool,
+    /// What comes for it while it is off them is kept, where the host can: it gets that when it runs on, or who decides
+    /// takes it from [`Held::network`].
+    pub hold: bool,
     /// As long as this file exists, only its owner decides what happens to the VE after a crash.
     pub keeper: Option<PathBuf>,
     /// It is frozen already, and by somebody else: it stays so when it is kept.
@@ -57,6 +61,8 @@ pub struct Held<'a> {
     pub saved: &'a Saved,
     /// Since when the VE stands still.
     pub since: Instant,
+    /// What has come for it since, and comes.
+    pub network: &'a mut Option<Hold>,
 }
 
 /// What becomes of a held VE.
@@ -124,6 +130,7 @@ pub fn checkpoint(
         criu: criu.pid(),
         saved: None,
         since: None,
+        network: None,
         after: None,
         error: None,
         frozen: Duration::ZERO,
@@ -148,6 +155,7 @@ struct Job<'j> {
     criu: i32,
     saved: Option<Saved>,
     since: Option<Instant>,
+    network: Option<Hold>,
     after: Option<After>,
     /// What made us say no.
     error: Option<Error>,
@@ -207,7 +215,7 @@ impl Job<'_> {
         }
         fault::point("chkpnt.begun");
         if self.options.disconnect {
-            net::disconnect(self.ve)?;
+            self.part()?;
         }
         self.since = Some(Instant::now());
         self.cgroup.freeze(Instant::now() + STILL)?;
@@ -217,13 +225,30 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Off the networks.
+    fn part(&mut self) -> Result<()> {
+        if self.options.hold {
+            match net::hold(self.ve) {
+                Ok(hold) => {
+                    self.network = Some(hold);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.ve.say(1, &format!("What comes meanwhile is lost: {}", describe(&error)));
+                }
+            }
+        }
+        net::disconnect(self.ve)
+    }
+
     fn decide(&mut self) -> Result<()> {
         self.cgroup.hold()?;
         fault::point("chkpnt.dumped");
         let (Some(images), Some(saved), Some(since)) = (&mut self.images, &self.saved, self.since) else {
             return Err(gone());
         };
-        let after = (self.post_dump)(Held { images, saved, since })?;
+        let network = &mut self.network;
+        let after = (self.post_dump)(Held { images, saved, since, network })?;
         self.after = Some(after);
         if after == After::Kill {
             fault::point("chkpnt.decided");
@@ -278,13 +303,17 @@ impl Job<'_> {
     }
 
     /// The VE runs on. CRIU has let it go, or died.
-    fn let_go(&self) -> Vec<String> {
+    fn let_go(&mut self) -> Vec<String> {
         let mut left = Vec::new();
         if self.since.is_some() && !self.options.frozen {
             left.extend(self.cgroup.thaw().err().map(|error| describe(&error)));
         }
         if self.options.disconnect && !self.options.frozen {
-            left.extend(net::reconnect(self.ve, self.state).err().map(|error| describe(&error)));
+            let connected = match self.network.take() {
+                Some(hold) => net::give_back(self.ve, self.state, hold),
+                None => net::reconnect(self.ve, self.state),
+            };
+            left.extend(connected.err().map(|error| describe(&error)));
         }
         left
     }

@@ -188,6 +188,8 @@ fn short(path: &Path) -> Result<Option<Vec<u8>>> {
 /// As [`destroy::destroy`].
 pub fn retire(ve: &Ve<'_>, to: &str, epoch: u64, keep: bool) -> Result<()> {
     let paths = &ve.node.paths;
+    // A connection that nobody answers any more keeps its network, and so the device, for minutes.
+    crate::net::detach(ve, netns::Devices::Delete)?;
     if !keep {
         if ve.config.exists() || ve.private().is_ok_and(|private| private.exists()) {
             destroy::destroy(ve)?;

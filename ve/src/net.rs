@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use netns::{Devices, NetGuard, NetParams, NetPlan};
+use netns::{Devices, Hold, NetGuard, NetParams, NetPlan};
 use vzconf::Exit;
 use vzsys::process;
 
@@ -30,6 +30,25 @@ pub(crate) fn attach_inside(ve: &Ve<'_>, netns: BorrowedFd<'_>) -> Result<(NetGu
 /// Takes a VE off the networks, devices and all inside left as they are.
 pub(crate) fn disconnect(ve: &Ve<'_>) -> Result<()> {
     Ok(netns::disconnect(&NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?)?)
+}
+
+/// The same, and what comes meanwhile is kept.
+pub(crate) fn hold(ve: &Ve<'_>) -> Result<Hold> {
+    Ok(netns::hold(&NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?)?)
+}
+
+/// Puts one back whose packets were kept, and gives it those.
+pub(crate) fn give_back(ve: &Ve<'_>, state: &State, hold: Hold) -> Result<()> {
+    if let Err(error) = hold.give_back() {
+        ve.say(1, &format!("Packets are lost: {}", crate::describe(&error)));
+        return reconnect(ve, state);
+    }
+    let ports = NetPlan::new(&NetParams::from_config(ve.ctid, &ve.config))?.ports();
+    if !ports.steps().is_empty() {
+        let netns = namespace(ve, state)?;
+        netns::attach(&ports, netns.as_fd())?.commit();
+    }
+    Ok(())
 }
 
 /// Puts it back.

@@ -113,6 +113,7 @@ fn dump(ve: &Ve<'_>, state: &State, target: &Path, after: After) -> Result<()> {
     let options = checkpoint::Options {
         target: &absolute,
         disconnect: true,
+        hold: false,
         keeper: None,
         frozen: after == After::Keep,
     };

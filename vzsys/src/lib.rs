@@ -28,5 +28,6 @@ pub mod serve;
 pub mod spawn;
 pub mod trace;
 pub mod trap;
+pub mod tun;
 
 pub use error::{Call, Result, SysError};

@@ -20,6 +20,8 @@ use crate::wire::{Answer, Ask, Verdict};
 
 /// How long the destination is asked again after a connection was lost in the last moment.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of packets in one message.
+const BATCH: usize = 4 << 20;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -29,6 +31,7 @@ impl Attempt<'_> {
         &mut self,
         talk: &mut Talk<'_, R, W>,
         kept: &mut Option<Handover>,
+        packets: impl FnOnce() -> Vec<Vec<u8>>,
     ) -> Result<()> {
         let Some(record) = kept.as_mut() else {
             return Err(Error::here(Exit::Usage, "there is no record of the move"));
@@ -62,10 +65,30 @@ impl Attempt<'_> {
             Err(error) => return Err(error),
         }
         vzsys::fault::point("source.answered");
+        self.forward(talk, packets());
         self.arrived(record)?;
         // Whether or not this arrives, nobody has to ask again.
         let _ = talk.call(&Ask::Done { id: record.id.clone() });
         Ok(())
+    }
+
+    /// Sends after it what came for it while it stood still. What does not arrive is sent again by who waits for it.
+    fn forward<R: Read, W: Write>(&mut self, talk: &mut Talk<'_, R, W>, packets: Vec<Vec<u8>>) {
+        self.outcome.packets = packets.len() as u64;
+        let mut left = packets.into_iter().peekable();
+        while left.peek().is_some() {
+            let mut bytes = 0;
+            let packets = std::iter::from_fn(|| {
+                left.next_if(|packet| {
+                    let first = bytes == 0;
+                    bytes += packet.len();
+                    first || bytes <= BATCH
+                })
+            });
+            if talk.call(&Ask::Packets { packets: packets.collect() }).is_err() {
+                break;
+            }
+        }
     }
 
     /// The destination has it.

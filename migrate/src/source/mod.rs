@@ -92,6 +92,8 @@ pub struct Outcome {
     pub sent: u64,
     /// Bytes of memory and of all that belongs to it, of one that goes on.
     pub memory: u64,
+    /// Packets that came for it meanwhile and were sent after it.
+    pub packets: u64,
     /// For how long such a one stood still, until it went on there.
     pub frozen: Option<Duration>,
 }
@@ -213,7 +215,7 @@ impl Attempt<'_> {
     ) -> Result<()> {
         let given = self.with(connection, |this, talk| {
             this.close(talk, record, &mut cargo)?;
-            this.give(talk, record)
+            this.give(talk, record, Vec::new)
         });
         match given {
             // The words of ssh only explain.

@@ -34,6 +34,16 @@ pub(super) fn check(ve: &Ve<'_>) -> Result<()> {
     Err(Error::advised(exit, text, "Without --online it is stopped, moved and started"))
 }
 
+/// It is there now: nothing here answers for it any more. What came for it is to follow it.
+fn leave(ve: &Ve<'_>, held: &mut Held<'_>) -> Vec<Vec<u8>> {
+    let left = held.network.take().map(|hold| hold.leave()).transpose();
+    left.unwrap_or_else(|error| {
+        ve.say(1, &format!("What came for it is lost: {}", ve::describe(&error)));
+        None
+    })
+    .unwrap_or_default()
+}
+
 impl Attempt<'_> {
     /// More passes, while it runs, until little has changed in one or there is no end to it.
     pub(super) fn rounds<R: Read, W: Write>(
@@ -78,6 +88,7 @@ impl Attempt<'_> {
         let options = checkpoint::Options {
             target: &target,
             disconnect: true,
+            hold: true,
             keeper: Some(handover::path(&self.node.paths, self.ctid)),
             frozen: false,
         };
@@ -118,15 +129,15 @@ impl Attempt<'_> {
         connection: &mut Connection,
         record: &mut Option<Handover>,
         (ve, files): (&Ve<'_>, &mut Files),
-        held: Held<'_>,
+        mut held: Held<'_>,
     ) -> (After, Result<()>) {
         self.outcome.times.begin_at(Phase::Freeze, held.since);
         vzsys::fault::point("source.frozen");
         let since = held.since;
         let given = self.with(connection, |this, talk| {
-            this.send_frozen(talk, ve, files, held)?;
+            this.send_frozen(talk, ve, files, &mut held)?;
             this.offer(talk, record, Then::Resume)?;
-            this.give(talk, record)
+            this.give(talk, record, || leave(ve, &mut held))
         });
         let given = match given {
             Err(error) if is_committed(record.as_ref()) => self.after_commit(connection, record, error),
@@ -146,7 +157,7 @@ impl Attempt<'_> {
         talk: &mut Talk<'_, R, W>,
         ve: &Ve<'_>,
         files: &mut Files,
-        held: Held<'_>,
+        held: &mut Held<'_>,
     ) -> Result<()> {
         let failed = |error: &dyn std::error::Error| Error::here(Exit::Stop, ve::describe(error));
         held.images.list(held.saved).map_err(|error| failed(&error))?;

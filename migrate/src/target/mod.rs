@@ -56,8 +56,8 @@ enum State {
     Reserved(Box<Move>),
     Receiving(Box<Move>, Box<Receiving>),
     Prepared(Box<Move>),
-    /// It is ours.
-    Owner,
+    /// The VE of this number is ours.
+    Owner(u32),
 }
 
 /// A VE that is arriving.
@@ -114,7 +114,7 @@ impl<R: Read, W: Write> Target<R, W> {
             return Ok(true);
         }
         if let Ask::Done { id } = &ask
-            && matches!(state, State::Owner | State::Greeted)
+            && matches!(state, State::Owner(_) | State::Greeted)
         {
             handover::disown(&self.node.paths, id).map_err(|error| own(&error))?;
             self.answer(&Answer::Fine)?;
@@ -149,9 +149,15 @@ impl<R: Read, W: Write> Target<R, W> {
                 };
                 let answer = self.go(&moving);
                 if answer == Answer::Running {
-                    *state = State::Owner;
+                    *state = State::Owner(moving.handover.ctid);
                 }
                 Ok(answer)
+            }
+            Ask::Packets { packets } => {
+                let State::Owner(ctid) = *state else { return Err(out_of_order("Packets")) };
+                let ctid = Ctid::new(ctid).map_err(|error| Error::here(Exit::Usage, error.to_string()))?;
+                arrive::deliver(&self.node.ve(ctid).map_err(|error| own(&error))?, &packets);
+                Ok(Answer::Fine)
             }
             Ask::Abort => {
                 let left = self.undo(state);
@@ -200,7 +206,7 @@ impl<R: Read, W: Write> Target<R, W> {
                 let resumed = resumed.map_err(|error| Failure { exit: Exit::Start, text: describe(&error) });
                 let answer = self.concluded(&moving, resumed);
                 if answer == Answer::Running {
-                    *state = State::Owner;
+                    *state = State::Owner(moving.handover.ctid);
                 }
                 Ok(answer)
             }
@@ -317,7 +323,7 @@ impl<R: Read, W: Write> Target<R, W> {
     fn undo(&self, state: &State) -> Vec<String> {
         let moving = match state {
             State::Reserved(moving) | State::Receiving(moving, _) | State::Prepared(moving) => moving,
-            State::Greeted | State::Checked(_) | State::Owner => return Vec::new(),
+            State::Greeted | State::Checked(_) | State::Owner(_) => return Vec::new(),
         };
         if moving.keep
             && let Some(kept) = arrive::keep_copy(&self.node, &moving.handover)

@@ -44,6 +44,11 @@ pub enum Ask {
     },
     /// The VE is yours.
     Go,
+    /// What came for the VE while it stood still.
+    Packets {
+        /// With their headers.
+        packets: Vec<Vec<u8>>,
+    },
     /// The move is given up.
     Abort,
     /// This host has removed its own, or keeps it as a copy: nobody will ask again.
@@ -72,7 +77,7 @@ pub enum Answer {
         /// The base is missing and has to be sent.
         base_missing: bool,
     },
-    /// To [`Ask::Reserve`], [`Ask::Tree`] and [`Ask::Done`].
+    /// To [`Ask::Reserve`], [`Ask::Tree`], [`Ask::Packets`] and [`Ask::Done`].
     Fine,
     /// To [`Ask::PassEnd`]: bytes of files that came in it.
     Passed {

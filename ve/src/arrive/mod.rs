@@ -406,6 +406,12 @@ pub fn without_memory(node: &Node, handover: &mut Handover) -> Result<()> {
     handover.save(&node.paths)
 }
 
+/// Gives a VE that has come what came for it while it was on its way.
+pub fn deliver(ve: &Ve<'_>, packets: &[Vec<u8>]) {
+    let addresses: Vec<IpAddr> = ve.config.ip_addresses().iter().map(|ip| ip.addr).collect();
+    netns::deliver(packets, &addresses);
+}
+
 /// The move is over here; whether the source knows is noted elsewhere.
 ///
 /// # Errors

@@ -68,7 +68,11 @@ pub(super) fn table(outcome: &Outcome) -> String {
         );
     }
     if outcome.memory > 0 {
-        let _ = writeln!(text, "   {} bytes of memory", outcome.memory);
+        let _ = writeln!(
+            text,
+            "   {} bytes of memory; {} packets came meanwhile and followed it",
+            outcome.memory, outcome.packets
+        );
     }
     let files: u64 = outcome.passes.iter().sum();
     let _ = writeln!(
@@ -109,6 +113,7 @@ pub(super) fn object(ctid: &str, destination: &str, failed: Option<(u8, &str)>, 
         "down_ms": gap(outcome).map(|gap| gap.as_micros() as u64 / 1000),
         "frozen_ms": outcome.frozen.map(|frozen| frozen.as_micros() as u64 / 1000),
         "memory_bytes": outcome.memory,
+        "packets": outcome.packets,
         "passes_bytes": outcome.passes,
         "sent_bytes": outcome.sent,
     });
