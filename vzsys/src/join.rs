@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -456,8 +457,7 @@ pub fn set_hostname(init: &PidFd, name: &str) -> Result<()> {
     }
 }
 
-/// Gives a running VE a new console after the old one's master was lost: a new pseudo-terminal of its
-/// devpts, mounted on `/dev/console`. Programs that open the console anew, as init systems do, use it.
+/// Gives a running VE a new console after the old one's master was lost, mounted on `/dev/console`. Programs that open the console anew, as init systems do, use it.
 /// Returns the master.
 ///
 /// # Errors
@@ -485,10 +485,15 @@ fn renew_inside(init: &PidFd, user_namespace: bool, channel: &Channel) -> Result
     let user = if user_namespace { libc::CLONE_NEWUSER } else { 0 };
     raw::setns(init.as_fd(), (user | libc::CLONE_NEWNS) as u64)?;
     become_root()?;
-    raw::close_all_but(&[channel.as_fd()])?;
-    let (master, slave) = crate::launch::open_pty()?;
+    raw::close_all_but(&[channel.as_fd(), init.as_fd()])?;
+    // What is mounted for a moment is not to be seen by the VE.
+    unshare(UnshareFlags::NEWNS)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).call("mount", || "/, MS_REC|MS_PRIVATE")?;
+    let (master, slave) = crate::launch::console()?;
+    raw::setns(init.as_fd(), libc::CLONE_NEWNS as u64)?;
     let console = std::path::Path::new("/dev/console");
     crate::mount::umount_lazy(console)?;
-    crate::mount::Detached::copy_of(std::path::Path::new(&slave), false)?.attach(console)?;
+    slave.attach(console)?;
     channel.send(&Report::Terminal, Some(master.as_fd()))
 }

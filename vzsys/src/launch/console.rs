@@ -1,4 +1,4 @@
-//! The VE's console: a pseudo-terminal of its own devpts, whose master goes to vzmon.
+//! The VE's console: a pseudo-terminal in a devpts of its own, whose master goes to vzmon.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -9,14 +9,41 @@ use rustix::pty::{ptsname, unlockpt};
 
 use crate::error::{Call, Result};
 use crate::idmap::IdRange;
-use crate::mount::{Detached, Opt};
+use crate::mount::{Detached, Opt, umount_lazy};
 
-/// Opens a new pseudo-terminal of the devpts at `/dev/pts` and mounts its slave on `/dev/console`.
-/// Inside, after the change of root.
+/// Where the console's file system is for a moment, upon the VE's own.
+const PLACE: &str = "/dev/pts";
+
+/// Opens the console and mounts it on `/dev/console`; returns its master. Inside, after the change of root, when nobody
+/// looks at `/dev/pts`.
 pub(super) fn open_console() -> Result<OwnedFd> {
-    let (master, slave) = open_pty()?;
-    Detached::copy_of(Path::new(&slave), false)?.attach(Path::new("/dev/console"))?;
+    let (master, slave) = console()?;
+    umount_lazy(Path::new(PLACE))?;
+    slave.attach(Path::new("/dev/console"))?;
     Ok(master)
+}
+
+/// A pseudo-terminal for a console: its master, and its slave as a mount. Its file system, which is left at `/dev/pts`,
+/// has nothing else in it: it is not the one where the VE's programs open terminals. Services of systemd's have copies
+/// of that mount in mount namespaces of their own; a restore could not tell whether they are of the console or of a
+/// terminal of theirs if there was one file system for both.
+pub(crate) fn console() -> Result<(OwnedFd, Detached)> {
+    let options = [Opt::value("mode", "0620"), Opt::value("ptmxmode", "0600"), Opt::value("gid", 5)];
+    let (pts, master) = devpts(&options)?;
+    // A file of a mount that is attached nowhere cannot be copied before Linux 6.15.
+    pts.attach(Path::new(PLACE))?;
+    let slave = Detached::copy_of(&Path::new(PLACE).join("0"), false)?;
+    Ok((master, slave))
+}
+
+/// A new file system of terminals, and the master of the first.
+fn devpts(options: &[Opt]) -> Result<(Detached, OwnedFd)> {
+    let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let pts = Detached::new("devpts", "devpts", options, attrs)?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat(pts.as_fd(), "ptmx", flags, Mode::empty()).call("openat", || "ptmx")?;
+    unlockpt(&master).call("ioctl", || "TIOCSPTLCK")?;
+    Ok((pts, master))
 }
 
 /// A terminal of a file system of its own, which is mounted nowhere.
@@ -42,11 +69,8 @@ pub fn own_terminal(ids: Option<IdRange>) -> Result<Terminal> {
         Opt::value("uid", base),
         Opt::value("gid", base + 5),
     ];
-    let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let pts = Detached::new("devpts", "devpts", &options, attrs)?;
+    let (pts, master) = devpts(&options)?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = openat(pts.as_fd(), "ptmx", flags, Mode::empty()).call("openat", || "ptmx")?;
-    unlockpt(&master).call("ioctl", || "TIOCSPTLCK")?;
     let slave = openat(pts.as_fd(), "0", flags, Mode::empty()).call("openat", || "pts/0")?;
     Ok(Terminal { master, slave, mount: pts })
 }

@@ -45,8 +45,8 @@ use crate::seccomp::Nesting;
 use crate::trap::Trapped;
 
 pub use command::{ImageCommand, OWN_COMMAND, OWN_INIT};
-pub(crate) use console::open_pty;
 pub use console::{Terminal, own_terminal};
+pub(crate) use console::{console, open_pty};
 pub use devices::{Device, DeviceKind, empty as empty_dev, shift as shift_ids};
 pub use views::put_again;
 
