@@ -126,7 +126,7 @@ fn version_of(rest: &str) -> Option<u32> {
 }
 
 /// Whether the guest's init is a 32-bit program. One without an init counts as 64-bit.
-pub(super) fn is_32bit(root: &GuestRoot) -> bool {
+pub(crate) fn is_32bit(root: &GuestRoot) -> bool {
     // Ours tells nothing of the system.
     let programs = INITS[1..].iter().chain(&["/bin/sh", "/usr/bin/env"]);
     let head = programs.into_iter().find_map(|path| root.head::<5>(path));

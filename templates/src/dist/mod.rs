@@ -41,6 +41,7 @@ pub use error::{DistError, Kind};
 pub use family::{Family, Named, by_template};
 pub use guest::{Guest, NetTools};
 pub use hostname::set_hostname;
+pub(crate) use init::is_32bit;
 pub use init::{INITS, InitKind, Stop};
 pub use network::set_addresses;
 pub use root::{Durability, FILE_LIMIT, GuestRoot};

@@ -18,6 +18,7 @@ use vzsys::{Call, SysError, fault};
 use super::stack::{self, Stack, Store};
 use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::Progress;
+use crate::dist::GuestRoot;
 use crate::image::{self, Image};
 
 const RECORD: &str = "layout.json";
@@ -143,7 +144,7 @@ impl Kind for Overlay {
         let top = PathBuf::from(own.proc_path());
         make_layers(&top, &at.bases.join(&record.base)).map_err(failed(at.private))?;
         let lower = Mapping::of(None, at.private)?.layer(&at.bases.join(&record.base))?;
-        combine(&[lower], Some(&own), None, Sync::Kept).map_err(LayoutError::mount(at.private))
+        combine(&[lower], Some(&own), None, Vec::new()).map_err(LayoutError::mount(at.private))
     }
 
     fn finish_new(&self, private: &Path) -> Result<(), LayoutError> {
@@ -250,6 +251,15 @@ enum Sync {
     Left,
 }
 
+impl Sync {
+    fn options(self) -> Vec<Opt> {
+        match self {
+            Sync::Kept => Vec::new(),
+            Sync::Left => vec![Opt::flag("volatile")],
+        }
+    }
+}
+
 /// Removes what a volatile overlay leaves so that nobody takes its upper directory for a good one.
 fn forget_volatile(private: &Path) -> Result<(), LayoutError> {
     let mark = private.join("work/work/incompat");
@@ -279,7 +289,23 @@ fn mount(at: Place<'_>, ids: Option<IdRange>, sync: Sync) -> Result<Detached, La
         false => mapping.layer(private)?,
     };
     let lower = lowers(private, &record.stack.layers, &base, &mapping)?;
-    combine(&lower, Some(&own), ids, sync).map_err(LayoutError::mount(private))
+    let mut options = sync.options();
+    if lower.iter().any(|layer| device(layer) != device(&own)) && !is_32bit(&base) {
+        // Or a file of the template has the numbers of the template's disk, and nobody finds what the VE watches by
+        // the numbers that the kernel tells: a VE that watches a file could not be saved.
+        options.push(Opt::value("xino", "on"));
+    }
+    combine(&lower, Some(&own), ids, options).map_err(LayoutError::mount(private))
+}
+
+fn device(layer: &Detached) -> Option<u64> {
+    rustix::fs::fstat(layer).ok().map(|stat| stat.st_dev)
+}
+
+/// Numbers of inodes that are told from each other across file systems have 64 bits. Old 32-bit programs cannot take
+/// them: stat(2) fails.
+fn is_32bit(base: &Path) -> bool {
+    GuestRoot::open(base).is_ok_and(|root| crate::dist::is_32bit(&root))
 }
 
 /// The layers of an area from the top down, the template last.
@@ -322,7 +348,7 @@ pub(crate) fn mount_layers(
             Ok(only)
         }
         // An overlay needs two directories; without an upper one it is read-only.
-        Err(lower) => combine(&lower, None, ids, Sync::Kept).map_err(LayoutError::mount(private)),
+        Err(lower) => combine(&lower, None, ids, Vec::new()).map_err(LayoutError::mount(private)),
     }
 }
 
@@ -333,7 +359,7 @@ fn combine(
     lower: &[Detached],
     own: Option<&Detached>,
     ids: Option<IdRange>,
-    sync: Sync,
+    more: Vec<Opt>,
 ) -> Result<Detached, SysError> {
     let paths = lower.iter().map(Detached::proc_path);
     let mut options: Vec<Opt> = if lower.len() <= FEW {
@@ -346,9 +372,7 @@ fn combine(
         options.push(Opt::value("upperdir", format!("{path}/upper")));
         options.push(Opt::value("workdir", format!("{path}/work")));
     }
-    if sync == Sync::Left {
-        options.push(Opt::flag("volatile"));
-    }
+    options.extend(more);
     let layers: Vec<&Detached> = lower.iter().chain(own).collect();
     with_layers(&layers, || {
         idmap::as_ve_root(ids, || Detached::new("overlay", "overlay", &options, MountAttrFlags::empty()))
@@ -387,7 +411,7 @@ fn supported(parent: &Path) -> Result<(), SysError> {
         layer.idmap(userns.as_fd()).map(|()| layer)
     };
     let (lower, own) = (mapped(&dir.path().join("lower"))?, mapped(dir.path())?);
-    combine(&[lower], Some(&own), Some(ids), Sync::Left).map(drop)
+    combine(&[lower], Some(&own), Some(ids), Sync::Left.options()).map(drop)
 }
 
 /// What an area with this image was, to be read only.
@@ -399,7 +423,7 @@ pub(crate) fn mount_upper(private: &Path, bases: &Path, image: &Detached) -> Res
     let upper =
         Detached::copy_at(image.as_fd(), Path::new("upper"), false).map_err(LayoutError::mount(private))?;
     let base = Mapping::of(None, private)?.layer(&bases.join(&record.base))?;
-    combine(&[upper, base], None, None, Sync::Kept).map_err(LayoutError::mount(private))
+    combine(&[upper, base], None, None, Vec::new()).map_err(LayoutError::mount(private))
 }
 
 /// Whether the kernel tells of writes through an overlay where its upper directory lies, in a place such as `private`:
@@ -418,7 +442,7 @@ pub(crate) fn tells_changes(private: &Path) -> Result<(), String> {
         fs::write(&file, "x").call("write", || file.display().to_string())?;
         let layer = |path: &Path| Detached::copy_of(path, false);
         let (lower, own) = (layer(&dir.path().join("lower"))?, layer(dir.path())?);
-        let overlay = combine(&[lower], Some(&own), None, Sync::Left)?;
+        let overlay = combine(&[lower], Some(&own), None, Sync::Left.options())?;
         let mut watch = crate::changes::Watch::start(&dir.path().join("upper"))?;
         let through = format!("{}/file", overlay.proc_path());
         fs::write(&through, "more").call("write", || &through)?;
