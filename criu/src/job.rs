@@ -73,6 +73,8 @@ pub struct Restore {
     pub external: Vec<External>,
     /// Keys of the descriptors of [`crate::Setting::fds`], in order.
     pub inherit: Vec<String>,
+    /// How much it writes into its log: [`log_level`] of whoever asked for the restore.
+    pub log_level: i32,
 }
 
 impl Criu {
@@ -110,6 +112,7 @@ impl Criu {
         let opts = Opts {
             root: Some(restore.root.clone()),
             rst_sibling: Some(true),
+            log_level: Some(restore.log_level),
             log_file: Some(RESTORE_LOG.to_owned()),
             external: restore.external.iter().filter_map(at_restore).collect(),
             inherit_fd: inherit.map(|(key, fd)| InheritFd { key: key.clone(), fd }).collect(),
@@ -143,8 +146,10 @@ fn common(images: String) -> Opts {
     }
 }
 
-/// How much CRIU writes into its log; `VZ_CRIU_LOG=4` in the environment makes it all, which costs time.
-fn log_level() -> i32 {
+/// How much CRIU writes into its log: errors and warnings; `VZ_CRIU_LOG=4` in the environment makes it all, which costs
+/// time.
+#[must_use]
+pub fn log_level() -> i32 {
     std::env::var("VZ_CRIU_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LOG_LEVEL)
 }
 

@@ -19,11 +19,12 @@ mod job;
 mod log;
 mod program;
 mod talk;
+pub mod watches;
 mod wire;
 
 pub use error::{Error, Result};
 pub use images::{Images, failed, remove, rename, set_aside, temporary};
-pub use job::{DUMP_LOG, Dump, External, RESTORE_LOG, Restore};
+pub use job::{DUMP_LOG, Dump, External, RESTORE_LOG, Restore, log_level};
 pub use log::first_error;
 pub use program::{PRIVATE, Program, Version};
 pub use talk::{Answer, Criu, Setting, Stage};

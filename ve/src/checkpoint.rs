@@ -247,6 +247,7 @@ impl Job<'_> {
         let (Some(images), Some(saved), Some(since)) = (&mut self.images, &self.saved, self.since) else {
             return Err(gone());
         };
+        watches::correct(self.state.init.pid, images.path())?;
         let network = &mut self.network;
         let after = (self.post_dump)(Held { images, saved, since, network })?;
         self.after = Some(after);

@@ -17,6 +17,8 @@ const DEV: &str = "dev";
 /// One line of a process's mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
+    /// Its number.
+    pub(crate) id: u32,
     /// `major:minor` of its file system.
     pub(crate) device: String,
     /// What of that is shown.
@@ -38,10 +40,13 @@ impl Line {
 
     fn parse(line: &str) -> Option<Line> {
         let (first, second) = line.split_once(" - ")?;
-        let mut first = first.split(' ').skip(2);
+        let mut first = first.split(' ');
+        let id = first.next()?.parse().ok()?;
+        let mut first = first.skip(1);
         let (device, root, place) = (first.next()?, first.next()?, first.next()?);
         let mut second = second.split(' ');
         Some(Line {
+            id,
             device: device.to_owned(),
             root: unescape(root),
             place: unescape(place),

@@ -64,6 +64,8 @@ pub struct RestorePlan {
     pub lockable: Option<u64>,
     /// Whether its processes stand still at the end.
     pub frozen: bool,
+    /// How much CRIU writes into its log.
+    pub log_level: i32,
 }
 
 /// `vzmon` to whoever answers what its VE asks, and outlives it. For a supervisor the socket that it listens at comes

@@ -181,6 +181,7 @@ impl Job<'_> {
             signals: beancounters::queueable(&self.ve.config),
             lockable: self.saved.confinement.lockable,
             frozen: self.options.frozen,
+            log_level: criu::log_level(),
         })
     }
 

@@ -3,15 +3,23 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use criu::watches::Name;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat};
+use vzconf::Exit;
+
+use crate::error::{Error, Result};
+use crate::externals::Line;
 
 /// Where guests watch most.
 const USUAL: [&str; 6] =
     ["etc", "usr/share/dbus-1", "usr/lib/udev", "var/spool", "var/log", "usr/share/polkit-1"];
 /// For how long the whole tree is searched for the rest. What is not found then, CRIU complains about.
 const SEARCH: Duration = Duration::from_secs(30);
+/// The same for a small file system while the VE stands still.
+const STILL: Duration = Duration::from_secs(2);
 /// No tree is deeper that can be named.
 const DEPTH: u32 = 128;
 
@@ -40,8 +48,8 @@ pub(crate) fn names(init: i32, processes: &[i32]) -> Vec<String> {
             break;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let how = rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS;
-        if let Ok(dir_fd) = rustix::fs::openat2(&root, dir, flags, Mode::empty(), how) {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        if let Ok(dir_fd) = openat2(&root, dir, flags, Mode::empty(), how) {
             search.look_at(&dir_fd, &format!("/{dir}"));
             search.below(dir_fd.as_fd(), &format!("/{dir}"), 0);
         }
@@ -53,6 +61,52 @@ pub(crate) fn names(init: i32, processes: &[i32]) -> Vec<String> {
         search.below(top.as_fd(), "", 0);
     }
     search.found
+}
+
+/// Corrects names in images that CRIU got wrong; the VE stands still.
+///
+/// # Errors
+/// 16 for something that has no name, or images that cannot be read.
+pub(crate) fn correct(init: i32, images: &Path) -> Result<()> {
+    let lines = Line::of(init);
+    let Some(root) = lines.iter().find(|line| line.place == Path::new("/")) else { return Ok(()) };
+    let mut nameless = None;
+    let done = criu::watches::correct(images, &mut |watched| {
+        let device = format!("{}:{}", watched.device.0, watched.device.1);
+        if watched.path != "/" || device == root.device {
+            return None;
+        }
+        let whole = lines.iter().filter(|line| line.device == device && line.root == Path::new("/"));
+        let name = whole.filter_map(|line| search_mount(init, &line.place, watched.inode)).next();
+        if name.is_none() {
+            nameless = Some(watched.inode);
+        }
+        Some(Name { path: name?, mount: root.id })
+    });
+    done.map_err(|source| Error::Criu { source, exit: Exit::Chkpnt })?;
+    match nameless {
+        None => Ok(()),
+        Some(inode) => {
+            let message = format!("a process watches inode {inode} of a file system where it has no name");
+            Err(Error::refused(Exit::Chkpnt, message))
+        }
+    }
+}
+
+/// What an inode of the file system that is mounted there is called.
+fn search_mount(init: i32, place: &Path, inode: u64) -> Option<String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, format!("/proc/{init}/root"), flags, Mode::empty()).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let top = openat2(&root, place, flags, Mode::empty(), how).ok()?;
+    let device = fstat(&top).ok()?.st_dev;
+    let until = Instant::now() + STILL;
+    let mut search = Search { device, wanted: BTreeSet::from([inode]), found: Vec::new(), until };
+    let place = place.to_str()?.trim_end_matches('/');
+    search.look_at(&top, place);
+    search.below(top.as_fd(), place, 0);
+    search.found.pop()
 }
 
 /// Inodes of this file system that a process watches.

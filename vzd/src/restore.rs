@@ -100,6 +100,7 @@ impl Job<'_> {
             root: self.plan.root.display().to_string(),
             external: sources(&self.plan.externals, self.plan),
             inherit: keys.into_iter().collect(),
+            log_level: self.plan.log_level,
         };
         let restored = criu.restore(&restore, &mut |stage| match self.stage(stage) {
             Ok(true) => Answer::Yes,
