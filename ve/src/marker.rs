@@ -14,7 +14,8 @@ use crate::net;
 use crate::node::Ve;
 use crate::state::State;
 
-const FILE: &str = "checkpoint.json";
+/// Its name in the VE's run directory.
+pub const FILE: &str = "checkpoint.json";
 /// How long a CRIU whose caller died may take to undo what it did.
 const UNDONE: Duration = Duration::from_secs(30);
 
@@ -54,6 +55,12 @@ impl Marker {
     fn load(ve: &Ve<'_>) -> Option<Marker> {
         serde_json::from_slice(&std::fs::read(ve.run_dir().join(FILE)).ok()?).ok()
     }
+}
+
+/// Who made a mark, by its text.
+#[must_use]
+pub fn holder_of(text: &[u8]) -> Option<ProcRef> {
+    serde_json::from_slice::<Marker>(text).ok().map(|marker| marker.holder)
 }
 
 /// Whether somebody who froze the VE is gone, and left it so. Costs one look-up for a VE that nobody saves.

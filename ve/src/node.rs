@@ -74,8 +74,11 @@ impl Node {
     pub fn lock(&self, ctid: Ctid, doing: &str) -> Result<Lock> {
         let dir = self.global.lock_dir();
         match Lock::acquire_as(&dir, ctid, doing) {
-            // A VE that has just ended is being tidied up; that is over in a moment, and nobody's doing.
-            Err(vzconf::Error::Locked { holder: Some(holder), .. }) if holder.cmdline.contains("__ended") => {
+            // A VE that has just ended is being tidied up, or let go on after a killed checkpoint; that is over in a
+            // moment, and nobody's doing.
+            Err(vzconf::Error::Locked { holder: Some(holder), .. })
+                if ["__ended", "__mend"].iter().any(|word| holder.cmdline.contains(word)) =>
+            {
                 Ok(Lock::wait(&dir, ctid, Instant::now() + TIDIED)?)
             }
             done => {

@@ -9,6 +9,7 @@ mod console;
 mod first;
 mod launch;
 mod restore;
+mod saver;
 mod supervisor;
 mod views;
 mod watch;

@@ -13,6 +13,7 @@ use ve::monitor::Order;
 use vzsys::process::{Ended, PidFd, ProcRef, timespec};
 
 use crate::console::Console;
+use crate::saver::Saver;
 
 /// How often the counters are read that the kernel keeps no highest value of.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -73,6 +74,8 @@ pub(crate) struct Watch {
     /// Kills for want of memory that were told.
     told: u64,
     teller: Option<Child>,
+    saver: Option<Saver>,
+    mender: Option<Child>,
 }
 
 impl Watch {
@@ -90,6 +93,8 @@ impl Watch {
             due: Instant::now() + SAMPLE,
             told,
             teller: None,
+            saver: Saver::await_in(&order.run_dir),
+            mender: None,
         }
     }
 
@@ -104,9 +109,13 @@ impl Watch {
 
     /// One round; `true` when init has ended.
     fn wait(&mut self) -> bool {
-        let (ended, ready) = {
+        let (ended, of_saver, of_console) = {
             let init = self.init.fd();
             let mut fds = vec![PollFd::new(&init, PollFlags::IN)];
+            if let Some(saver) = &self.saver {
+                saver.register(&mut fds);
+            }
+            let before = fds.len();
             if let Some(console) = &self.console {
                 console.register(&mut fds);
             }
@@ -114,11 +123,15 @@ impl Watch {
             if poll(&mut fds, timespec(self.meter.as_ref().map(|_| left)).as_ref()).is_err() {
                 return false;
             }
-            let ready: Vec<PollFlags> = fds.iter().skip(1).map(PollFd::revents).collect();
-            (!fds[0].revents().is_empty(), ready)
+            let mut ready: Vec<PollFlags> = fds.iter().skip(1).map(PollFd::revents).collect();
+            let console = ready.split_off(before - 1);
+            (!fds[0].revents().is_empty(), ready, console)
         };
         if let Some(console) = &mut self.console {
-            console.serve_ready(&ready);
+            console.serve_ready(&of_console);
+        }
+        if !ended && self.saver.as_mut().is_some_and(|saver| saver.serve_ready(&of_saver)) {
+            self.mend();
         }
         if !ended && Instant::now() >= self.due {
             self.sample();
@@ -140,14 +153,24 @@ impl Watch {
         let working = self.teller.as_mut().is_some_and(|teller| matches!(teller.try_wait(), Ok(None)));
         let kills = self.meter.as_ref().map_or(0, Meter::oom_kills);
         let Some(new) = kills.checked_sub(self.told).filter(|new| *new > 0 && !working) else { return };
-        let mut teller = Command::new(&self.vzctl);
-        teller.args(["__oom", &self.ctid.to_string(), &new.to_string()]);
-        teller.env_clear().env("PATH", vzsys::spawn::PATH);
-        teller.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if let Ok(child) = teller.spawn() {
+        if let Some(child) = self.call(&["__oom", &self.ctid.to_string(), &new.to_string()]) {
             self.teller = Some(child);
             self.told = kills;
         }
+    }
+
+    /// Has `vzctl` let the VE go on, or end it, as it was left by whoever saved it.
+    fn mend(&mut self) {
+        // The one before has ended long since, with its saver.
+        drop(self.mender.as_mut().map(Child::try_wait));
+        self.mender = self.call(&["__mend", &self.ctid.to_string()]);
+    }
+
+    fn call(&self, words: &[&str]) -> Option<Child> {
+        let mut vzctl = Command::new(&self.vzctl);
+        vzctl.args(words).env_clear().env("PATH", vzsys::spawn::PATH);
+        vzctl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        vzctl.spawn().ok()
     }
 
     /// Becomes `vzctl`: it takes the lock, removes what is left of the VE, and starts it again if it

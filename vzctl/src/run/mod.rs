@@ -22,6 +22,8 @@ use crate::report::{Bar, Failure, Report};
 const ENDED: &str = "__ended";
 /// What a monitor runs when the kernel has killed processes of its VE for want of memory: not for people.
 const OOM: &str = "__oom";
+/// What a monitor runs when somebody who saved its VE was killed: not for people.
+const MEND: &str = "__mend";
 /// How long the end of a VE waits for the verb that is at work on it.
 const ENDED_LOCK: Duration = Duration::from_secs(4000);
 
@@ -33,6 +35,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     if args.first().is_some_and(|word| word == OOM) {
         return out_of_memory(&args[1..]);
+    }
+    if args.first().is_some_and(|word| word == MEND) {
+        return left_frozen(&args[1..]);
     }
     match cli::parse(args) {
         Ok(invocation) => serve(invocation),
@@ -218,6 +223,28 @@ fn out_of_memory(words: &[OsString]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => error.exit().into(),
+    }
+}
+
+/// Lets a VE go on that was left frozen. Words: CTID.
+fn left_frozen(words: &[OsString]) -> ExitCode {
+    let ctid = words.first().and_then(|word| word.to_str()?.parse::<Ctid>().ok());
+    let Some(ctid) = ctid else { return Exit::InvalidSyntax.into() };
+    let report = Report::new(cli::Flags { quiet: true, ..cli::Flags::default() });
+    let mend = || -> Result<(), Error> {
+        let node = Node::open(Paths::host(), report.say())?;
+        report.configure(&node.global);
+        report.about(ctid);
+        // Whoever has it mends as well.
+        let _lock = node.lock(ctid, "mend")?;
+        ve::marker::mend(&node.ve(ctid)?)
+    };
+    match mend() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.line(-1, &format!("Error: {}", ve::describe(&error)));
+            error.exit().into()
+        }
     }
 }
 
