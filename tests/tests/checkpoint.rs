@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vztests::{Ve, on_node, skip, until};
+use vztests::{Node, Ve, on_node, skip, until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -232,6 +232,36 @@ fn a_kill_in_the_middle_of_a_suspend_loses_nothing() {
 }
 
 #[test]
+fn who_is_left_frozen_goes_on_by_itself() {
+    on_node(|node| {
+        if !has_criu() {
+            return;
+        }
+        let ve = node.tiny(1);
+        ve.start();
+        background(&ve, "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done");
+        let count = || fs::read_to_string(ve.root().join("tmp/count")).ok()?.trim().parse::<u32>().ok();
+        until("it counts", SOON, || count().is_some());
+        for point in ["chkpnt.begun", "chkpnt.frozen", "chkpnt.dumped", "chkpnt.published", "chkpnt.decided"]
+        {
+            ve.fault(point, "suspend", &[]);
+            // No verb is called.
+            until(&format!("its mark is gone after {point}"), SOON, || {
+                !Path::new(&format!("/run/vz/{}/checkpoint.json", ve.id)).exists()
+            });
+            let before = count();
+            until(&format!("it counts on after {point}"), SOON, || count() > before);
+            assert!(!dump_of(&ve).exists(), "{point}");
+            let _ = fs::remove_dir_all(format!("{}.fail", dump_of(&ve).display()));
+        }
+        ve.fault("chkpnt.killed", "suspend", &[]);
+        ve.becomes("exist unmounted down suspended");
+        ve.ok("resume", &[]);
+        ve.ok("stop", &["--fast"]);
+    });
+}
+
+#[test]
 fn a_kill_in_the_middle_of_a_resume_loses_nothing() {
     on_node(|node| {
         if !has_criu() {
@@ -264,28 +294,38 @@ fn a_kill_in_the_middle_of_a_resume_loses_nothing() {
     });
 }
 
-// Not yet: CRIU refuses it in most runs, for a terminal whose master it does not find, or for what systemd watches
-// on an overlay in an image. docs/checkpoint.md says so.
-#[test]
-#[ignore = "a container with systemd cannot be relied on to be saved yet"]
-fn a_whole_debian_goes_on() {
-    on_node(|node| {
-        if !has_criu() || !node.has_template("debian-12") {
-            return;
+/// A stock guest with systemd, on every kind of disk, as soon as it is up.
+fn goes_on_as_a_whole(node: &Node, template: &str) {
+    if !has_criu() || !node.has_template(template) {
+        return;
+    }
+    let disks = [("overlay", None), ("overlay", Some("2G")), ("simfs", None), ("ploop", Some("2G"))];
+    for (layout, size) in disks {
+        let ve = node.ve(3);
+        let mut how = vec!["--ostemplate", template, "--layout", layout, "--config", "free"];
+        how.extend(size.into_iter().flat_map(|size| ["--diskspace", size]));
+        ve.ok("create", &how);
+        ve.ok("start", &["--wait"]);
+        ve.sh("echo mine > /run/kept");
+        for _ in 0..2 {
+            round(&ve);
         }
-        for layout in ["overlay", "simfs"] {
-            let ve = node.ve(3);
-            ve.ok("create", &["--ostemplate", "debian-12", "--layout", layout, "--config", "free"]);
-            ve.ok("start", &["--wait"]);
-            assert_eq!(ve.ok("checkpoint-check", &[]).code, 0);
-            for _ in 0..2 {
-                round(&ve);
-            }
-            assert_eq!(ve.run("exec2", &["systemctl is-system-running"]).out().trim(), "running");
-            ve.sh("systemctl restart cron || systemctl restart systemd-logind");
-            ve.destroy();
-        }
-    });
+        assert_eq!(ve.sh("cat /run/kept"), "mine");
+        assert_eq!(ve.run("exec2", &["systemctl is-system-running"]).out().trim(), "running");
+        // Its first process still starts, watches and is told of what ends.
+        ve.sh("systemctl restart systemd-logind && systemd-run --wait --quiet true");
+        round(&ve);
+        ve.destroy();
+    }
+}
+
+mod boot {
+    use super::*;
+
+    #[test]
+    fn debian_12_goes_on() {
+        on_node(|node| goes_on_as_a_whole(node, "debian-12"));
+    }
 }
 
 #[test]
