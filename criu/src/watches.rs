@@ -58,7 +58,7 @@ pub fn correct(images: &Path, name: &mut dyn FnMut(&Watched) -> Option<Name>) ->
 }
 
 /// The image with other names; the inner `None` when all are right, the outer one when it is none.
-fn corrected(image: &[u8], name: &mut dyn FnMut(&Watched) -> Option<Name>) -> Option<Option<Vec<u8>>> {
+fn corrected(image: &[u8], name: &mut dyn FnMut(&Watched) -> Option<Name>) -> Other {
     let (magic, mut rest) = image.split_at_checked(8)?;
     if magic != MAGIC.map(u32::to_le_bytes).concat() {
         return None;
@@ -79,7 +79,7 @@ fn corrected(image: &[u8], name: &mut dyn FnMut(&Watched) -> Option<Name>) -> Op
     Some(changed.then_some(new))
 }
 
-fn renamed(watch: &[u8], name: &mut dyn FnMut(&Watched) -> Option<Name>) -> Option<Option<Vec<u8>>> {
+fn renamed(watch: &[u8], name: &mut dyn FnMut(&Watched) -> Option<Name>) -> Other {
     let number = |field| Some(fields(watch)?.iter().find(|f| f.number == field)?.value);
     let device = u32::try_from(number(WATCH_DEVICE)?).ok()?;
     let inode = number(WATCH_INODE)?;
@@ -138,12 +138,11 @@ fn fields(mut message: &[u8]) -> Option<Vec<Field<'_>>> {
     Some(fields)
 }
 
+/// Another message in place of one, if that is not right; the outer `None` for one that cannot be understood.
+type Other = Option<Option<Vec<u8>>>;
+
 /// The message with some of its messages of one kind replaced. Fields that nobody here knows stay as they are.
-fn replace(
-    message: &[u8],
-    number: u32,
-    with: &mut dyn FnMut(&[u8]) -> Option<Option<Vec<u8>>>,
-) -> Option<Option<Vec<u8>>> {
+fn replace(message: &[u8], number: u32, with: &mut dyn FnMut(&[u8]) -> Other) -> Other {
     let (mut new, mut changed) = (Vec::with_capacity(message.len()), false);
     for field in fields(message)? {
         let other = if field.number == number { with(field.bytes)? } else { None };
