@@ -77,7 +77,8 @@ fn link(name: &str, target: &str) -> RunFile {
 }
 
 /// Settings for every service. Namespaces below the VE's own cannot be checkpointed (and are refused
-/// by seccomp); credentials are mounts that cannot either. Each since the version of systemd beside
+/// by seccomp); credentials are mounts that cannot either, nor can single files of cgroups that are made writable in a
+/// service's own tree. Each since the version of systemd beside
 /// it: an older one would complain about every unit.
 const DEFAULTS: &[(u32, &str)] = &[
     (232, "PrivateUsers=no"),
@@ -85,6 +86,7 @@ const DEFAULTS: &[(u32, &str)] = &[
     (248, "PrivateIPC=no"),
     (247, "LoadCredential="),
     (254, "ImportCredential="),
+    (254, "MemoryPressureWatch=off"),
     (257, "PrivatePIDs=no"),
 ];
 
@@ -123,9 +125,11 @@ mod tests {
         assert_eq!(service_defaults(None), "[Service]\n");
         let bookworm = service_defaults(Some(252));
         assert!(
-            bookworm.contains("ProtectHostname=no\n") && !bookworm.contains("ImportCredential"),
+            bookworm.contains("ProtectHostname=no\n")
+                && !bookworm.contains("ImportCredential")
+                && !bookworm.contains("MemoryPressure"),
             "{bookworm}"
         );
-        assert!(service_defaults(Some(257)).contains("PrivatePIDs=no"));
+        assert!(service_defaults(Some(257)).contains("MemoryPressureWatch=off\nPrivatePIDs=no"));
     }
 }
