@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,19 @@ const KNOBS: [(&str, &str); 18] = [
     ("pids.max", "max"),
     ("io.weight", "default 100"),
 ];
+/// Files that whoever made a cgroup may have given to somebody else: those that are delegated, and those by which a
+/// service asks to be told of pressure.
+const GIVEN: [&str; 7] = [
+    "cgroup.procs",
+    "cgroup.threads",
+    "cgroup.subtree_control",
+    "tasks",
+    "memory.pressure",
+    "cpu.pressure",
+    "io.pressure",
+];
+/// One that nobody is given, in a cgroup2 and in a v1 one: it belongs to whoever made the cgroup.
+const KEPT: [&str; 2] = ["cgroup.events", "notify_on_release"];
 /// A VE can have no more than that.
 const MOST: usize = 8192;
 
@@ -47,6 +60,12 @@ pub(crate) struct Branch {
     uid: u32,
     /// The same of its group.
     gid: u32,
+    /// The same of its files.
+    #[serde(default)]
+    files: (u32, u32),
+    /// Files that belong to somebody else.
+    #[serde(default)]
+    given: Vec<(String, u32, u32)>,
     /// Values that were set, by file.
     set: Vec<(String, String)>,
 }
@@ -121,6 +140,15 @@ fn record(top: &Path, base: u32, v2: bool) -> Result<Vec<Branch>> {
         let stat = rustix::fs::fstat(dir)?;
         let below = |id: u32| id.saturating_sub(base);
         let (uid, gid) = (below(stat.st_uid), below(stat.st_gid));
+        let owner = |name: &str| {
+            let stat = rustix::fs::statat(dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            Some((below(stat.st_uid), below(stat.st_gid)))
+        };
+        let files = KEPT.iter().find_map(|name| owner(name)).unwrap_or_default();
+        let given = GIVEN.iter().filter_map(|name| {
+            let (uid, gid) = owner(name)?;
+            ((uid, gid) != files).then(|| ((*name).to_owned(), uid, gid))
+        });
         // The VE's own directory has no name below itself, and its limits are the host's to set.
         let knobs = if !v2 {
             &KNOBS[..0]
@@ -133,7 +161,8 @@ fn record(top: &Path, base: u32, v2: bool) -> Result<Vec<Branch>> {
             let value = read(dir, name)?;
             (value != *usual).then(|| ((*name).to_owned(), value))
         });
-        branches.push(Branch { path: path.as_os_str().as_bytes().to_vec(), uid, gid, set: set.collect() });
+        let (path, given, set) = (path.as_os_str().as_bytes().to_vec(), given.collect(), set.collect());
+        branches.push(Branch { path, uid, gid, files, given, set });
         Ok(())
     })
     .map_err(failed)?;
@@ -174,18 +203,26 @@ fn make(top: &Path, branch: &Branch, base: u32) -> Result<()> {
     Ok(())
 }
 
-/// To whom it belonged, with the files that come with a delegated directory.
+/// To whom it belonged, with its files: programs of the VE have some of them open, for writing too.
 fn give(dir: &Dir, branch: &Branch, base: u32) -> std::result::Result<(), Errno> {
-    let id = |id: u32| base.checked_add(id).ok_or(Errno::INVAL);
-    let (uid, gid) = (Uid::from_raw(id(branch.uid)?), Gid::from_raw(id(branch.gid)?));
-    for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"] {
+    let own = |name: &str, (uid, gid): (u32, u32)| {
+        let id = |id: u32| base.checked_add(id).ok_or(Errno::INVAL);
+        let (uid, gid) = (Uid::from_raw(id(uid)?), Gid::from_raw(id(gid)?));
         let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
         match rustix::fs::chownat(dir.as_fd(), name, Some(uid), Some(gid), flags) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
+            Err(Errno::NOENT) => Ok(()),
+            done => done,
+        }
+    };
+    for entry in rustix::fs::Dir::read_from(dir.as_fd())? {
+        let entry = entry?;
+        if entry.file_type() == FileType::RegularFile {
+            own(&entry.file_name().to_string_lossy(), branch.files)?;
         }
     }
-    Ok(())
+    let given = branch.given.iter().filter(|(name, ..)| GIVEN.contains(&name.as_str()));
+    given.map(|(name, uid, gid)| own(name, (*uid, *gid))).collect::<std::result::Result<(), Errno>>()?;
+    own("", (branch.uid, branch.gid))
 }
 
 fn write(dir: &Dir, name: &str, value: &str) {
