@@ -221,7 +221,9 @@ fn give(dir: &Dir, branch: &Branch, base: u32) -> std::result::Result<(), Errno>
         }
     }
     let given = branch.given.iter().filter(|(name, ..)| GIVEN.contains(&name.as_str()));
-    given.map(|(name, uid, gid)| own(name, (*uid, *gid))).collect::<std::result::Result<(), Errno>>()?;
+    for (name, uid, gid) in given {
+        own(name, (*uid, *gid))?;
+    }
     own("", (branch.uid, branch.gid))
 }
 

@@ -237,6 +237,14 @@ fn of_path(pid: i32, fd: &str, path: &str, view: &View, add: &mut impl FnMut(&'s
         return;
     }
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+    if path.ends_with(".pressure") && is_written(&info) {
+        let what = format!("is told of pressure by {}, which cannot be saved", plain(path));
+        add(
+            "pressure",
+            what,
+            "restart it with MEMORY_PRESSURE_WATCH=/dev/null in its environment".to_owned(),
+        );
+    }
     let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
     // Files of memory and the like lie on mounts of the kernel's own, which no table has.
     let listed = mount.is_some_and(|mount| view.mounts.contains(mount));
@@ -248,6 +256,12 @@ fn of_path(pid: i32, fd: &str, path: &str, view: &View, add: &mut impl FnMut(&'s
             "stop it: it was given that file from outside, or its mount has gone".to_owned(),
         );
     }
+}
+
+/// By the access mode in its flags, which are octal.
+fn is_written(fdinfo: &str) -> bool {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & 3 != 0)
 }
 
 fn parent(pid: i32) -> Option<i32> {
@@ -311,5 +325,6 @@ mod tests {
         assert_eq!(plain("a\u{1b}[1mb\n"), "a[1mb");
         let table = "protocol  size sockets  memory\nMPTCPv6   1 5 -1\nMPTCP     1912      2      -1   NI\n";
         assert_eq!((sockets_of(table, "MPTCP"), sockets_of(table, "TCP")), (2, 0));
+        assert!(is_written("pos:\t0\nflags:\t0104002\n") && !is_written("pos:\t0\nflags:\t0100000\n"));
     }
 }

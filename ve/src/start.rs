@@ -310,6 +310,9 @@ fn plan(
             format!("PATH={}", scripts::PATH),
             // systemd and OpenRC learn from this that they are in a container (systemd.io/CONTAINER_INTERFACE).
             "container=lxc".to_owned(),
+            // What systemd asks the kernel to be told of pressure is not restored with it; it would hear of pressure
+            // all the time. Its services have the same from their settings.
+            "MEMORY_PRESSURE_WATCH=/dev/null".to_owned(),
         ],
         signals: beancounters::queueable(&ve.config),
     })
