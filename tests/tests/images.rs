@@ -121,6 +121,135 @@ fn every_way_into_the_files_of_a_ve_goes_through_the_same_image() {
     });
 }
 
+/// What `vzlist` and `vzquota` say of space and inodes: used and limit of each.
+fn told(node: &Node, ve: &Ve<'_>) -> [u64; 4] {
+    let fields = "diskspace,diskspace.h,diskinodes,diskinodes.h";
+    let list = node.vzlist(&["-a", "-H", "-o", fields, &ve.id]).ok().out();
+    let listed: Vec<u64> = list.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let stat = run(node.program("vzquota"), &["stat", "-b", &ve.id]).ok().out();
+    let stat: Vec<u64> = stat.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert_eq!((stat[0], stat[5]), (listed[0], listed[2]), "vzlist and vzquota: {list}, {stat:?}");
+    assert_eq!((stat[1], stat[2], stat[3]), (stat[2], stat[2], 0), "{stat:?}");
+    [listed[0], stat[2], listed[2], stat[7]]
+}
+
+#[test]
+fn what_an_image_holds_is_told_of_running_and_stopped_containers() {
+    on_node(|node| {
+        if lacks(&[Need::Loops]) {
+            return;
+        }
+        for (number, layout) in (1..).zip(LAYOUTS).filter(|(_, layout)| by_image(layout)) {
+            let ve = create(node, number, layout, &["--diskspace", "64M", "--diskinodes", "4000"]);
+            let [before, limit, files, _] = told(node, &ve);
+            assert!((64 << 10..66 << 10).contains(&limit), "{layout}: {limit} KiB");
+            ve.start();
+            ve.sh("dd if=/dev/zero of=/root/big bs=1M count=20 2>/dev/null; touch /root/a /root/b /root/c; sync");
+            let (size, used) = df(&ve);
+            let [now, limit, more, inodes] = told(node, &ve);
+            assert_eq!(
+                (limit, now.abs_diff(used) < 256),
+                (size, true),
+                "{layout}: {now} KiB, df says {used}"
+            );
+            assert!(
+                now >= before + (20 << 10) && more >= files + 4 && inodes >= 4000,
+                "{layout}: {more} files"
+            );
+            ve.ok("stop", &["--fast"]);
+            becomes_free(inode(&ve));
+            let [rest, _, left, _] = told(node, &ve);
+            assert!(rest.abs_diff(now) < 512 && left.abs_diff(more) < 64, "{layout}: {rest} KiB after {now}");
+        }
+    });
+}
+
+/// Sectors that `DiskDescriptor.xml` tells.
+fn sectors(ve: &Ve<'_>) -> u64 {
+    let text = fs::read_to_string(ve.private().join("root.hdd/DiskDescriptor.xml")).unwrap();
+    let (_, rest) = text.split_once("<Disk_size>").unwrap();
+    rest.split_once('<').unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn the_descriptor_tells_the_length_of_the_image() {
+    on_node(|node| {
+        if lacks(&[Need::Loops]) {
+            return;
+        }
+        let is_right = |ve: &Ve<'_>| {
+            let length = fs::metadata(ve.private().join("root.hdd/root.hds")).unwrap().len();
+            assert_eq!(sectors(ve) * 512, length);
+            length
+        };
+        let (ve, clone, live) = (create(node, 1, "ploop", &["--diskspace", "64M"]), node.ve(2), node.ve(3));
+        let first = is_right(&ve);
+        assert!(first > 64 << 20, "more than df shows: {first}");
+        ve.ok("snapshot", &["--name", "small", "--id", "{0f0e0d0c-0b0a-4908-8706-050403020100}"]);
+        ve.ok("set", &["--diskspace", "128M", "--save"]);
+        assert!(is_right(&ve) > first);
+        clone.ok("create", &["--from", &ve.id]);
+        is_right(&clone);
+        ve.start();
+        live.ok("create", &["--from", &ve.id]);
+        is_right(&live);
+        ve.ok("snapshot-switch", &["--id", "{0f0e0d0c-0b0a-4908-8706-050403020100}"]);
+        assert_eq!(is_right(&ve), first);
+        live.ok("set", &["--diskspace", "80M", "--save"]);
+        is_right(&live);
+        // One that an earlier version wrote is put right by the next verb that looks after snapshots.
+        let path = ve.private().join("root.hdd/DiskDescriptor.xml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&format!(">{}<", first / 512), ">131072<")).unwrap();
+        ve.ok("snapshot", &["--name", "another"]);
+        is_right(&ve);
+    });
+}
+
+#[test]
+fn mount_options_reach_the_image_and_harmful_ones_do_not() {
+    on_node(|node| {
+        if lacks(&[Need::Loops]) {
+            return;
+        }
+        for (number, layout) in (1..).zip(LAYOUTS).filter(|(_, layout)| by_image(layout)) {
+            let ve = create(node, number, layout, &["--diskspace", "64M"]);
+            ve.ok("set", &["--mount_opts", "noatime,nodelalloc", "--save"]);
+            ve.start();
+            let root = ve.sh("grep ' / ' /proc/mounts | tail -n 1");
+            assert!(root.contains("noatime"), "{root}");
+            assert!(layout != "ploop" || root.contains("nodelalloc"), "{root}");
+            ve.ok("stop", &["--fast"]);
+            becomes_free(inode(&ve));
+            for (bad, why) in [("errors=panic", "must not stop the host"), ("frobnicate", "frobnicate")] {
+                ve.ok("set", &["--mount_opts", bad, "--save"]);
+                let refused = ve.run("start", &[]);
+                assert_ne!(refused.code, 0);
+                refused.says(why);
+                ve.is("exist unmounted down");
+            }
+            ve.ok("set", &["--mount_opts", "", "--save"]);
+            ve.start();
+            ve.ok("stop", &["--fast"]);
+            // Not unmounted cleanly: checked, or not.
+            for (rest, is_checked) in [(&["--skip-fsck"][..], false), (&[][..], true)] {
+                becomes_free(inode(&ve));
+                run("debugfs", &["-w", "-R", "ssv state 2", image(&ve).to_str().unwrap()]).ok();
+                ve.ok("start", rest);
+                ve.ok("stop", &["--fast"]);
+                becomes_free(inode(&ve));
+                let header = run("dumpe2fs", &["-h", image(&ve).to_str().unwrap()]).ok().out();
+                let checked = header.lines().find(|line| line.starts_with("Filesystem state:")).unwrap();
+                assert_eq!(
+                    checked.contains("clean") && !checked.contains("error"),
+                    is_checked,
+                    "{layout}: {checked}"
+                );
+            }
+        }
+    });
+}
+
 #[test]
 fn a_limit_that_nothing_would_keep_is_refused() {
     on_node(|node| {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use templates::image::How;
 use templates::layout::{self, Layout};
 use vzconf::{Action, Exit};
 use vzsys::idmap::IdRange;
@@ -47,31 +48,61 @@ pub(crate) enum Scripts {
 }
 
 /// Mounts the root for its VE; undone on drop.
-pub(crate) fn mount_root(ve: &Ve<'_>, ids: Option<IdRange>, scripts: Scripts) -> Result<MountGuard> {
+pub(crate) fn mount_root(
+    ve: &Ve<'_>,
+    ids: Option<IdRange>,
+    scripts: Scripts,
+    check: Check,
+) -> Result<MountGuard> {
     match scripts {
-        Scripts::Run => with_scripts(ve, || bare(ve, ids, Attr::empty())),
-        Scripts::Skip => bare(ve, ids, Attr::empty()),
+        Scripts::Run => with_scripts(ve, || bare(ve, ids, Attr::empty(), check)),
+        Scripts::Skip => bare(ve, ids, Attr::empty(), check),
     }
+}
+
+/// Whether an image that was not unmounted cleanly is checked before it is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Check {
+    /// It is.
+    #[default]
+    Run,
+    /// It is not: `--skip-fsck`.
+    Skip,
+}
+
+/// How the image of a VE is mounted, if it has one.
+fn how(ve: &Ve<'_>, private: &Path, kind: Layout, check: Check) -> Result<How> {
+    if layout::is_tree(kind, private)? {
+        return Ok(How::USUAL);
+    }
+    let options = ve.config.get("MOUNT_OPTS").unwrap_or_default();
+    let mut how = How::parse(options).map_err(|error| {
+        let hint = format!("Other ones: vzctl set {} --mount_opts OPTIONS --save", ve.ctid);
+        Error::advised(Exit::FsCantMount, error.to_string(), hint)
+    })?;
+    how.skip_check = check == Check::Skip;
+    Ok(how)
 }
 
 /// As `mount` leaves it, without scripts; undone on drop.
 pub(crate) fn for_the_admin(ve: &Ve<'_>) -> Result<MountGuard> {
     // Users of the host can reach it there. A privileged VE's files are the host's root's by definition.
     let privileged = ve.config.local_uid() == Some(0);
-    bare(ve, None, if privileged { Attr::empty() } else { layout::for_the_host() })
+    bare(ve, None, if privileged { Attr::empty() } else { layout::for_the_host() }, Check::Run)
 }
 
-fn bare(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr) -> Result<MountGuard> {
+fn bare(ve: &Ve<'_>, ids: Option<IdRange>, attrs: Attr, check: Check) -> Result<MountGuard> {
     let (private, root) = (ve.existing_private()?, ve.root()?);
     shut(ve, &private)?;
     fs::create_dir_all(&root)
         .doing(Exit::FsMpointCreate, || format!("cannot create the mount point {}", root.display()))?;
     let kind = ve.layout(&private)?;
+    let how = how(ve, &private, kind, check)?;
     quota::on(ve, &private, kind)?;
     warn_if_reachable(ve, &private, kind);
     // An overlay that has no room for its work directory would be read-only.
     quota::widen(ve)?;
-    let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids, attrs)?;
+    let guard = layout::mount(kind, &private, &ve.node.bases(), &root, ids, attrs, &how)?;
     quota::settle(ve)?;
     vzsys::fault::point("mount.mounted");
     Ok(guard)

@@ -115,6 +115,19 @@ pub fn helper(program: &Path, name: &str) -> PathBuf {
     beside.iter().chain(&known).find(|path| path.is_file()).unwrap_or(&known[0]).clone()
 }
 
+/// The layout of the private area of a VE that has this configuration.
+pub(crate) fn layout_of(config: &Config, ctid: Ctid, private: &Path) -> Result<Layout> {
+    use templates::layout::Wish;
+    match config.own("VE_LAYOUT").map(str::parse::<Wish>) {
+        Some(Ok(Wish::Only(layout))) => Ok(layout),
+        Some(Err(error)) => Err(Error::refused(Exit::InvalidValue, error.to_string())),
+        Some(Ok(Wish::Auto)) | None => {
+            let cache = Cache::open(&config.template_dir());
+            Ok(layout::detect(private, |base| cache.users(base).contains(&ctid))?)
+        }
+    }
+}
+
 /// One VE.
 #[derive(Debug)]
 pub struct Ve<'n> {
@@ -193,15 +206,7 @@ impl<'n> Ve<'n> {
     /// # Errors
     /// Exit 21 for a word that is none, 50 for an area that may be one of two.
     pub fn layout(&self, private: &Path) -> Result<Layout> {
-        use templates::layout::Wish;
-        match self.config.own("VE_LAYOUT").map(str::parse::<Wish>) {
-            Some(Ok(Wish::Only(layout))) => Ok(layout),
-            Some(Err(error)) => Err(Error::refused(Exit::InvalidValue, error.to_string())),
-            Some(Ok(Wish::Auto)) | None => {
-                let cache = Cache::open(&self.config.template_dir());
-                Ok(layout::detect(private, |base| cache.users(base).contains(&self.ctid))?)
-            }
-        }
+        layout_of(&self.config, self.ctid, private)
     }
 
     /// What `vzctl status` says.

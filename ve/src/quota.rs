@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use templates::image::Usage;
 use templates::layout::{self, Layout};
-use templates::quota::{Limits, Quota, QuotaError, Record, Report, keeper};
+use templates::quota::{Bounds, Limits, Quota, QuotaError, Record, Report, Row, keeper};
 use vzconf::{Config, Ctid, Exit, Paths};
 
 use crate::error::{Error, Result};
-use crate::node::Ve;
+use crate::node::{Ve, layout_of};
 
 const NOT_ENABLED: &str = "Disk quota is not enabled, skipping operation";
 
@@ -296,8 +297,24 @@ pub(crate) fn in_force(paths: &Paths, ctid: Ctid) -> Option<(PathBuf, Report)> {
     Some((tree.tree().to_owned(), tree.report().ok().flatten()?))
 }
 
-/// The disk quota of a VE as it is now; `None` when its files are not counted.
+/// What a VE with this configuration has of the disk, and its limits as they are now; `None` when nobody counts that. Of an
+/// image it is what its file system has.
 #[must_use]
-pub fn report(paths: &Paths, ctid: Ctid, private: &Path) -> Option<Report> {
-    Quota::new(paths, ctid, &layout::limited(private)).report().ok().flatten()
+pub fn report(paths: &Paths, ctid: Ctid, config: &Config) -> Option<Report> {
+    let private = config.ve_private()?;
+    let layout = layout_of(config, ctid, &private).ok()?;
+    match layout::image(layout, &private).ok()? {
+        Some(image) => image.usage().ok().map(of_image),
+        None => Quota::new(paths, ctid, &layout::limited(&private)).report().ok().flatten(),
+    }
+}
+
+/// The size of an image is its limit, at once.
+fn of_image(usage: Usage) -> Report {
+    let row = |usage, limit| Row { usage, bounds: Bounds { barrier: limit, limit }, expires: None };
+    Report {
+        space: row(usage.used.div_ceil(1024), usage.bytes / 1024),
+        inodes: row(usage.inodes_used, usage.inodes),
+        grace: 0,
+    }
 }

@@ -28,7 +28,7 @@ use crate::host_files;
 use crate::ids;
 use crate::life;
 use crate::monitor::{Monitor, Order, Task};
-use crate::mount::{self, Busy, Scripts};
+use crate::mount::{self, Busy, Check, Scripts};
 use crate::net;
 use crate::node::Ve;
 use crate::quota;
@@ -47,6 +47,8 @@ pub struct Options {
     pub wait: bool,
     /// Use the root as it is mounted.
     pub skip_remount: bool,
+    /// Whether its image is checked, if it has one.
+    pub check: Check,
 }
 
 /// The longest that `--wait` waits.
@@ -275,7 +277,7 @@ pub(crate) fn mount_for_start(
             Scripts::Skip => mount::umount_tree(&ve.root()?, Busy::Refuse)?,
         }
     }
-    mount::mount_root(ve, ids, scripts).map(Some)
+    mount::mount_root(ve, ids, scripts, options.check).map(Some)
 }
 
 fn plan(

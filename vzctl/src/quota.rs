@@ -131,11 +131,8 @@ const NO_USERS: &str =
 
 fn found(request: &Request, paths: &Paths) -> Result<Report, Refusal> {
     let ctid = Ctid::new(request.ctid).map_err(|error| usage(error.to_string()))?;
-    let private = Config::global(paths)
-        .and_then(|global| global.for_ve(ctid))
-        .ok()
-        .and_then(|config| config.ve_private());
-    let report = private.and_then(|private| ve::quota::report(paths, ctid, &private));
+    let config = Config::global(paths).and_then(|global| global.for_ve(ctid)).ok();
+    let report = config.and_then(|config| ve::quota::report(paths, ctid, &config));
     let on = |report: &Report| report.space.bounds.limit != 0 || report.inodes.bounds.limit != 0;
     match (request.command, report) {
         (Command::Stat, Some(report)) if on(&report) => Ok(report),

@@ -3,13 +3,21 @@
 //! It is written in their words, and read as what a stranger may have written: of the text only elements and their
 //! plain text count, its size and depth are limited, and files are named, never paths.
 
-use std::fmt::Write;
+use std::io;
+
+use quick_xml::events::{BytesDecl, BytesText, Event};
+use quick_xml::{Reader, Writer};
+
+use crate::snapshot::xml;
 
 /// Larger files are none.
 pub const MAX: usize = 256 << 10;
 const MAX_DEPTH: usize = 16;
 const MAX_ITEMS: usize = 1024;
 const SECTOR: u64 = 512;
+/// Of the disks that nobody has any more, whose shape is told all the same.
+const HEADS: u64 = 16;
+const SECTORS_OF_TRACK: u64 = 63;
 /// The one image that is written to, in OpenVZ's.
 pub const BASE: &str = "{5fbaabe3-6958-40ff-92a7-860e329aab41}";
 /// The parent of an image that has none.
@@ -18,7 +26,7 @@ pub const NONE: &str = "{00000000-0000-0000-0000-000000000000}";
 /// What a descriptor says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// The size of the disk in sectors of 512 bytes.
+    /// The size of the disk in sectors of 512 bytes: the length of a raw image, not what its file system shows.
     pub sectors: u64,
     /// Its files.
     pub images: Vec<ImageFile>,
@@ -49,7 +57,7 @@ pub struct Shot {
 }
 
 impl Descriptor {
-    /// That of a raw image in one file.
+    /// That of a raw image in one file of so many bytes.
     #[must_use]
     pub fn plain(file: &str, bytes: u64) -> Self {
         Self {
@@ -65,37 +73,56 @@ impl Descriptor {
     }
 
     /// The text.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let (sectors, cylinders) = (self.sectors, self.sectors / (16 * 63));
-        let mut text = format!(
-            "<?xml version=\"1.0\"?>\n<Parallels_disk_image Version=\"1.0\">\n  <Disk_Parameters>\n    \
-             <Disk_size>{sectors}</Disk_size>\n    <Cylinders>{cylinders}</Cylinders>\n    <Heads>16</Heads>\n    \
-             <Sectors>63</Sectors>\n    <Padding>0</Padding>\n  </Disk_Parameters>\n  <StorageData>\n    <Storage>\n      \
-             <Start>0</Start>\n      <End>{sectors}</End>\n      <Blocksize>2048</Blocksize>\n"
-        );
+    ///
+    /// # Errors
+    /// None: it is written to memory.
+    pub fn text(&self) -> io::Result<String> {
+        let mut out = Writer::new_with_indent(Vec::new(), b' ', 2);
+        out.write_event(Event::Decl(BytesDecl::new("1.0", None, None)))?;
+        let root = out.create_element("Parallels_disk_image").with_attribute(("Version", "1.0"));
+        root.write_inner_content(|out| {
+            group(out, "Disk_Parameters", |out| self.parameters(out))?;
+            group(out, "StorageData", |out| group(out, "Storage", |out| self.storage(out)))?;
+            group(out, "Snapshots", |out| self.snapshots(out))
+        })?;
+        let mut bytes = out.into_inner();
+        bytes.push(b'\n');
+        String::from_utf8(bytes).map_err(io::Error::other)
+    }
+
+    fn parameters(&self, out: &mut Out) -> io::Result<()> {
+        leaf(out, "Disk_size", self.sectors)?;
+        leaf(out, "Cylinders", self.sectors / (HEADS * SECTORS_OF_TRACK))?;
+        leaf(out, "Heads", HEADS)?;
+        leaf(out, "Sectors", SECTORS_OF_TRACK)?;
+        leaf(out, "Padding", 0)
+    }
+
+    fn storage(&self, out: &mut Out) -> io::Result<()> {
+        leaf(out, "Start", 0)?;
+        leaf(out, "End", self.sectors)?;
+        leaf(out, "Blocksize", 2048)?;
         for image in &self.images {
-            let _ = write!(
-                text,
-                "      <Image>\n        <GUID>{}</GUID>\n        <Type>{}</Type>\n        <File>{}</File>\n      </Image>\n",
-                escape(&image.guid),
-                escape(&image.kind),
-                escape(&image.file)
-            );
+            group(out, "Image", |out| {
+                leaf(out, "GUID", &image.guid)?;
+                leaf(out, "Type", &image.kind)?;
+                leaf(out, "File", &image.file)
+            })?;
         }
-        text += "    </Storage>\n  </StorageData>\n  <Snapshots>\n";
+        Ok(())
+    }
+
+    fn snapshots(&self, out: &mut Out) -> io::Result<()> {
         if let Some(top) = &self.top {
-            let _ = writeln!(text, "    <TopGUID>{}</TopGUID>", escape(top));
+            leaf(out, "TopGUID", top)?;
         }
         for shot in &self.shots {
-            let _ = write!(
-                text,
-                "    <Shot>\n      <GUID>{}</GUID>\n      <ParentGUID>{}</ParentGUID>\n    </Shot>\n",
-                escape(&shot.guid),
-                escape(&shot.parent)
-            );
+            group(out, "Shot", |out| {
+                leaf(out, "GUID", &shot.guid)?;
+                leaf(out, "ParentGUID", &shot.parent)
+            })?;
         }
-        text + "  </Snapshots>\n</Parallels_disk_image>\n"
+        Ok(())
     }
 
     /// Reads a text.
@@ -112,22 +139,22 @@ impl Descriptor {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+type Out = Writer<Vec<u8>>;
+
+fn group(out: &mut Out, name: &str, inner: impl FnOnce(&mut Out) -> io::Result<()>) -> io::Result<()> {
+    out.create_element(name).write_inner_content(inner).map(drop)
 }
 
-fn unescape(text: &str) -> String {
-    text.replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&quot;", "\"")
-        .replace("&apos;", "'")
-        .replace("&amp;", "&")
+fn leaf(out: &mut Out, name: &str, value: impl std::fmt::Display) -> io::Result<()> {
+    out.create_element(name).write_text_content(BytesText::new(&value.to_string())).map(drop)
 }
 
 /// The state of a reader that goes through a text once.
 #[derive(Debug, Default)]
 struct Reading {
     open: Vec<String>,
+    /// The text since the last tag.
+    text: String,
     size: Option<u64>,
     images: Vec<ImageFile>,
     shots: Vec<Shot>,
@@ -136,34 +163,27 @@ struct Reading {
 }
 
 impl Reading {
-    fn all(&mut self, mut text: &str) -> Result<(), String> {
-        while let Some(start) = text.find('<') {
-            let before = text[..start].trim();
-            let tag = &text[start + 1..];
-            let skipped = skip(tag)?;
-            if let Some(rest) = skipped {
-                text = rest;
-                continue;
+    fn all(&mut self, text: &str) -> Result<(), String> {
+        let mut reader = Reader::from_str(text);
+        reader.config_mut().expand_empty_elements = true;
+        loop {
+            match reader.read_event().map_err(|error| error.to_string())? {
+                Event::Start(element) => self.open(element.name().as_ref())?,
+                Event::End(_) => self.close()?,
+                Event::Text(text) => self.text += &text.xml10_content(),
+                Event::GeneralRef(entity) => self.text += &xml::resolved(&entity)?,
+                // It could make text out of nothing.
+                Event::DocType(_) => return Err("it has a document type".to_owned()),
+                Event::Eof => break,
+                _ => {}
             }
-            let end = tag.find('>').ok_or("a tag does not end")?;
-            let (name, rest) = (&tag[..end], &tag[end + 1..]);
-            match name.strip_prefix('/') {
-                Some(closed) => self.close(closed.trim(), before)?,
-                None => self.open(name)?,
-            }
-            text = rest;
         }
         if self.open.is_empty() && self.root { Ok(()) } else { Err("it ends too early".to_owned()) }
     }
 
-    fn open(&mut self, tag: &str) -> Result<(), String> {
-        let (tag, empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
-        let name = tag.split_ascii_whitespace().next().unwrap_or_default();
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err("a tag has no name".to_owned());
-        }
+    fn open(&mut self, name: &str) -> Result<(), String> {
         if self.open.is_empty() && (self.root || name != "Parallels_disk_image") {
-            return Err(format!("its first element is {name}, not Parallels_disk_image"));
+            return Err(format!("its first element is {}, not Parallels_disk_image", shown(name)));
         }
         self.root = true;
         match (self.path().as_str(), name) {
@@ -178,13 +198,11 @@ impl Reading {
         if self.images.len() > MAX_ITEMS || self.shots.len() > MAX_ITEMS {
             return Err(format!("it has more than {MAX_ITEMS} images"));
         }
-        if empty {
-            return Ok(());
-        }
         if self.open.len() == MAX_DEPTH {
             return Err("its elements are nested too deep".to_owned());
         }
         self.open.push(name.to_owned());
+        self.text.clear();
         Ok(())
     }
 
@@ -192,12 +210,12 @@ impl Reading {
         self.open.join("/")
     }
 
-    fn close(&mut self, name: &str, text: &str) -> Result<(), String> {
+    fn close(&mut self) -> Result<(), String> {
         let path = self.path();
-        if self.open.pop().as_deref() != Some(name) {
-            return Err(format!("</{name}> closes nothing"));
-        }
-        let value = || unescape(text);
+        self.open.pop();
+        let text = std::mem::take(&mut self.text);
+        let text = text.trim();
+        let value = || text.to_owned();
         let inside = path.strip_prefix("Parallels_disk_image/").unwrap_or_default();
         match (inside, self.images.last_mut(), self.shots.last_mut()) {
             ("Disk_Parameters/Disk_size", ..) => {
@@ -226,17 +244,6 @@ impl Reading {
     }
 }
 
-/// What is neither element nor text; a document type could make text out of nothing, and is refused.
-fn skip(tag: &str) -> Result<Option<&str>, String> {
-    for (begin, end) in [("?", "?>"), ("!--", "-->")] {
-        if tag.starts_with(begin) {
-            let at = tag.find(end).ok_or("a comment does not end")?;
-            return Ok(Some(&tag[at + end.len()..]));
-        }
-    }
-    if tag.starts_with('!') { Err("it has a document type".to_owned()) } else { Ok(None) }
-}
-
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(40).collect()
 }
@@ -250,7 +257,7 @@ mod tests {
     fn what_is_written_is_read() {
         let written = Descriptor::plain("root.hds", 2 << 30);
         assert_eq!(written.sectors, 4 << 20);
-        assert_eq!(Descriptor::parse(&written.text()), Ok(written));
+        assert_eq!(Descriptor::parse(&written.text().unwrap()), Ok(written));
     }
 
     #[test]
@@ -274,13 +281,15 @@ mod tests {
 
     #[test]
     fn what_is_no_descriptor_is_refused() {
-        let whole = Descriptor::plain("root.hds", 1 << 30).text();
+        let whole = Descriptor::plain("root.hds", 1 << 30).text().unwrap();
         for (text, why) in [
             ("", "too early"),
             ("<a></a>", "first element"),
             ("<!DOCTYPE a [<!ENTITY b \"c\">]><Parallels_disk_image/>", "document type"),
             ("<Parallels_disk_image></Parallels_disk_image>", "no Disk_size"),
-            (&whole[..whole.len() - 5], "does not end"),
+            (&whole[..whole.len() - 5], "not closed"),
+            ("<Parallels_disk_image></Image>", "expected"),
+            ("<Parallels_disk_image>&big;</Parallels_disk_image>", "unknown entity"),
             (&whole[..whole.len() - 24], "too early"),
             (&whole.replace("root.hds", ""), "no file"),
             (&whole.replace("2097152</Disk_size>", "-1</Disk_size>"), "Disk_size is '-1'"),
@@ -298,7 +307,7 @@ mod tests {
             let mut written = Descriptor::plain(&file, 0);
             written.sectors = sectors;
             written.images[0].kind = kind;
-            prop_assert_eq!(Descriptor::parse(&written.text()), Ok(written));
+            prop_assert_eq!(Descriptor::parse(&written.text().unwrap()), Ok(written));
         }
 
         #[test]

@@ -9,7 +9,7 @@ use vzconf::Exit;
 use vzsys::spawn;
 use vzsys::{Call, SysError};
 
-use super::{BLOCK, ImageError};
+use super::{BLOCK, ImageError, Usage};
 
 const OFFSET: u64 = 1024;
 const MAGIC: u16 = 0xEF53;
@@ -36,6 +36,9 @@ pub(super) struct Superblock {
     reserved_descriptors: u64,
     state: u16,
     incompat: u32,
+    free_blocks: u64,
+    inodes: u64,
+    free_inodes: u64,
 }
 
 impl Superblock {
@@ -71,6 +74,9 @@ impl Superblock {
             reserved_descriptors: u64::from(u16_at(0xCE)),
             state: u16_at(0x3A),
             incompat,
+            free_blocks: wide(0xC, 0x158),
+            inodes: u64::from(u32_at(0x0)),
+            free_inodes: u64::from(u32_at(0x10)),
         };
         if found.blocks_per_group == 0 || found.blocks < found.overhead {
             return Err("its superblock makes no sense".to_owned());
@@ -93,6 +99,17 @@ impl Superblock {
     /// Bytes that `df` shows.
     pub(super) fn usable(&self) -> u64 {
         (self.blocks - self.overhead) * self.block
+    }
+
+    /// What `df` would show of it. Exact once it was unmounted.
+    pub(super) fn usage(&self) -> Usage {
+        let shown = self.blocks - self.overhead;
+        Usage {
+            bytes: shown * self.block,
+            used: shown.saturating_sub(self.free_blocks) * self.block,
+            inodes: self.inodes,
+            inodes_used: self.inodes.saturating_sub(self.free_inodes),
+        }
     }
 
     /// How many blocks it must have for `df` to show so many bytes, when it takes `overhead` blocks for itself now.

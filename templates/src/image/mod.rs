@@ -19,6 +19,7 @@ mod copy;
 pub mod descriptor;
 mod error;
 mod ext4;
+mod how;
 mod resize;
 mod still;
 
@@ -39,6 +40,7 @@ use vzsys::{Call, SysError, fault};
 pub use copy::copy;
 pub use error::ImageError;
 use ext4::Superblock;
+pub use how::{BadOption, How};
 pub use resize::Resized;
 pub use still::Still;
 
@@ -60,6 +62,19 @@ pub struct Size {
     pub bytes: u64,
     /// Inodes; one for every 16 KiB where `None`.
     pub inodes: Option<u64>,
+}
+
+/// How much an image may hold, and what is in use of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that `df` shows in it.
+    pub bytes: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Inodes in use.
+    pub inodes_used: u64,
 }
 
 /// Makes an image of an empty file system at `path`, which does not exist. `blanks` is a directory that is gone
@@ -152,7 +167,15 @@ impl Image {
     /// # Errors
     /// [`ImageError::Damaged`] when it cannot be mended, [`ImageError::InUse`], or the call that failed: exit 152.
     pub fn mount(&self) -> Result<Detached, ImageError> {
-        self.mount_with(Writes::Kept)
+        self.mount_as(&How::USUAL)
+    }
+
+    /// The same, in the way that its VE is to have it.
+    ///
+    /// # Errors
+    /// As [`Image::mount`]; an option that the kernel does not know is named.
+    pub fn mount_as(&self, how: &How) -> Result<Detached, ImageError> {
+        self.mount_with(how, Writes::Kept)
     }
 
     /// The same for an image in the making, which is thrown away if anything happens before [`Image::settle`].
@@ -160,21 +183,22 @@ impl Image {
     /// # Errors
     /// As [`Image::mount`].
     pub fn mount_new(&self) -> Result<Detached, ImageError> {
-        self.mount_with(Writes::Left)
+        self.mount_with(&How::USUAL, Writes::Left)
     }
 
-    fn mount_with(&self, writes: Writes) -> Result<Detached, ImageError> {
+    fn mount_with(&self, how: &How, writes: Writes) -> Result<Detached, ImageError> {
         let device = match self.hold(Mounts::Stay, ENDED)? {
             Hold::Shared(device) => device,
             Hold::Alone(locked) => {
-                let sectors = self.check(&locked)?.sectors();
+                let found = if how.skip_check { self.superblock()? } else { self.check(&locked)? };
                 let cache = if writes == Writes::Kept { Cache::Around } else { Cache::Through };
-                let attached = Loop::attach(locked.as_fd(), sectors, cache);
+                let attached = Loop::attach(locked.as_fd(), found.sectors(), cache);
                 attached.map_err(ImageError::call(&self.path, Exit::MountImage))?
             }
         };
         fault::point("image.attached");
-        mount_device(&device, writes).map_err(ImageError::call(&self.path, Exit::MountImage))
+        let mounted = mount_device_with(&device, how.options(), writes);
+        mounted.map_err(ImageError::call(&self.path, Exit::MountImage))
     }
 
     /// Waits until the disk has all that was written through [`Image::mount_new`], whose mount is gone or about to go.
@@ -250,6 +274,37 @@ impl Image {
         &self.path
     }
 
+    /// The length of the file, in bytes; most of it may be holes.
+    ///
+    /// # Errors
+    /// The errno of fstat(2), as exit 152.
+    pub fn length(&self) -> Result<u64, ImageError> {
+        let meta = self.file.metadata().call("fstat", || self.path.display().to_string());
+        meta.map(|meta| meta.len()).map_err(ImageError::call(&self.path, Exit::MountImage))
+    }
+
+    /// What is in use of it, mounted or not: of one that is mounted what its file system says, else what that left behind.
+    /// Changes nothing, and takes no lock.
+    ///
+    /// # Errors
+    /// The call that failed, or [`ImageError::NotAnImage`]: exit 152.
+    pub fn usage(&self) -> Result<Usage, ImageError> {
+        let failed = || ImageError::call(&self.path, Exit::MountImage);
+        let device = Loop::of(&self.file).map_err(failed())?;
+        // The last mount of the device may end right now.
+        if let Some(mounted) = device.and_then(|device| mount_device(&device).ok()) {
+            let shown = rustix::fs::fstatvfs(&mounted).call("fstatvfs", || self.path.display().to_string());
+            let shown = shown.map_err(failed())?;
+            return Ok(Usage {
+                bytes: shown.f_blocks * shown.f_frsize,
+                used: shown.f_blocks.saturating_sub(shown.f_bfree) * shown.f_frsize,
+                inodes: shown.f_files,
+                inodes_used: shown.f_files.saturating_sub(shown.f_ffree),
+            });
+        }
+        Ok(self.superblock()?.usage())
+    }
+
     /// Bytes that it takes of the file system below.
     ///
     /// # Errors
@@ -286,9 +341,13 @@ enum Writes {
     Left,
 }
 
-fn mount_device(device: &Loop, writes: Writes) -> vzsys::Result<Detached> {
+fn mount_device(device: &Loop) -> vzsys::Result<Detached> {
+    mount_device_with(device, Vec::new(), Writes::Kept)
+}
+
+fn mount_device_with(device: &Loop, mut options: Vec<Opt>, writes: Writes) -> vzsys::Result<Detached> {
     let source = device.path().display().to_string();
-    let mut options = vec![Opt::value("errors", "remount-ro")];
+    options.push(Opt::value("errors", "remount-ro"));
     if writes == Writes::Left {
         options.push(Opt::flag("nobarrier"));
     }

@@ -15,7 +15,7 @@ use vzsys::block::{self, Cache, Loop};
 use vzsys::mount::Detached;
 use vzsys::{Call, SysError, fault};
 
-use super::{ENDED, Hold, Image, ImageError, Mounts, Size, Writes, directory, make, mount_device};
+use super::{ENDED, Hold, Image, ImageError, Mounts, Size, directory, make, mount_device};
 use crate::replica::{More, Op, Replica, ReplicaError, Scan, Sink};
 
 /// What came of it.
@@ -87,7 +87,7 @@ impl Image {
                 (Loop::attach(locked.as_fd(), sectors, Cache::Around).map_err(self.failed())?, true)
             }
         };
-        let mounted = mount_device(&device, Writes::Kept).map_err(self.failed())?;
+        let mounted = mount_device(&device).map_err(self.failed())?;
         let room = Room::of(&mounted).map_err(self.failed())?;
         if room.is_about(size.bytes) {
             return Ok(Resized::Unchanged);

@@ -39,7 +39,7 @@ use vzsys::quota::{Project, set_project};
 
 use crate::archive::Progress;
 use crate::cache::{Cache, Template};
-use crate::image::{Image, Mounts, Resized, Size};
+use crate::image::{How, Image, Mounts, Resized, Size};
 pub use choose::{Choice, Limits, UnknownLayout, Wanted, Wish, choose};
 pub use error::LayoutError;
 use mapping::Mapping;
@@ -105,6 +105,8 @@ pub struct Place<'a> {
     pub private: &'a Path,
     /// `TEMPLATE/base`.
     pub bases: &'a Path,
+    /// How an image of it is mounted.
+    pub how: &'a How,
 }
 
 /// A private area to be made.
@@ -200,8 +202,8 @@ trait Kind: fmt::Debug + Sync {
         Ok(None)
     }
 
-    /// After that image got another size.
-    fn note_size(&self, _private: &Path, _bytes: u64) -> Result<(), LayoutError> {
+    /// After that image got another size, perhaps.
+    fn note_size(&self, _private: &Path) -> Result<(), LayoutError> {
         Ok(())
     }
 
@@ -279,8 +281,16 @@ pub fn resize(
 ) -> Result<Option<Resized>, LayoutError> {
     let Some(image) = image(layout, private)? else { return Ok(None) };
     let done = image.resize(size, blanks, mounts, tell)?;
-    layout.kind().note_size(private, size.bytes)?;
+    note_size(layout, private)?;
     Ok(Some(done))
+}
+
+/// Has what an area says of its image be as large as that is.
+///
+/// # Errors
+/// As [`image`], or the file that cannot be written.
+pub(crate) fn note_size(layout: Layout, private: &Path) -> Result<(), LayoutError> {
+    layout.kind().note_size(private)
 }
 
 /// Makes a new area as one whose files lie in an image, without that image; returns where that belongs.
@@ -319,7 +329,8 @@ pub fn for_the_host() -> Attr {
     Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV
 }
 
-/// Mounts a private area at `root` with the ids of its VE, or as it lies on disk (`None`).
+/// Mounts a private area at `root` with the ids of its VE, or as it lies on disk (`None`). `how` is for one whose files
+/// lie in an image.
 ///
 /// # Errors
 /// [`LayoutError`]; nothing stays mounted.
@@ -330,12 +341,16 @@ pub fn mount(
     root: &Path,
     ids: Option<IdRange>,
     attrs: Attr,
+    how: &How,
 ) -> Result<MountGuard, LayoutError> {
     if !private.is_dir() {
         return Err(LayoutError::Missing { path: private.to_owned() });
     }
-    let mounted = layout.kind().mount(Place { private, bases }, ids)?;
-    mounted.set_attrs(attrs).and_then(|()| mounted.attach(root)).map_err(LayoutError::mount(root))?;
+    let mounted = layout.kind().mount(Place { private, bases, how }, ids)?;
+    let (set, clear) = how.attrs().unwrap_or_default();
+    vzsys::raw::mount_attrs(mounted.as_fd(), u64::from(attrs.bits()) | set, clear)
+        .and_then(|()| mounted.attach(root))
+        .map_err(LayoutError::mount(root))?;
     Ok(MountGuard::new(root))
 }
 
@@ -344,7 +359,7 @@ pub fn mount(
 /// # Errors
 /// [`LayoutError`].
 pub fn mount_hidden(layout: Layout, private: &Path, bases: &Path) -> Result<Detached, LayoutError> {
-    let hidden = layout.kind().mount(Place { private, bases }, None)?;
+    let hidden = layout.kind().mount(Place { private, bases, how: &How::USUAL }, None)?;
     quiet(&hidden, private).map(|()| hidden)
 }
 
@@ -383,7 +398,7 @@ pub fn furnish<T, E: From<LayoutError>>(
     bases: &Path,
     work: impl FnOnce(&Detached) -> Result<T, E>,
 ) -> Result<T, E> {
-    let tree = layout.kind().mount_new(Place { private, bases })?;
+    let tree = layout.kind().mount_new(Place { private, bases, how: &How::USUAL })?;
     let done = quiet(&tree, private).map_err(E::from).and_then(|()| work(&tree));
     drop(tree);
     let finished = layout.kind().finish_new(private);

@@ -268,7 +268,7 @@ fn forget_volatile(private: &Path) -> Result<(), LayoutError> {
 }
 
 fn mount(at: Place<'_>, ids: Option<IdRange>, sync: Sync) -> Result<Detached, LayoutError> {
-    let Place { private, bases } = at;
+    let Place { private, bases, how } = at;
     // The mount before may still be ending: overlays must not share their layers.
     let _ended = in_use(private, FlockOperation::LockShared);
     let record = stack::settle(private)?;
@@ -285,7 +285,7 @@ fn mount(at: Place<'_>, ids: Option<IdRange>, sync: Sync) -> Result<Detached, La
     }
     let mapping = Mapping::of(ids, private)?;
     let own = match record.image {
-        true => mapping.map(open_image(private)?.mount()?, private)?,
+        true => mapping.map(open_image(private)?.mount_as(how)?, private)?,
         false => mapping.layer(private)?,
     };
     let lower = lowers(private, &record.stack.layers, &base, &mapping)?;
@@ -481,7 +481,7 @@ mod tests {
             }
             symlink(other.join(name), &path).unwrap();
             assert!(!is_there(&area), "{name} is a link");
-            let at = Place { private: &area, bases: dir.path() };
+            let at = Place { private: &area, bases: dir.path(), how: &crate::image::How::USUAL };
             assert!(mount(at, None, Sync::Kept).is_err(), "{name} is a link");
             fs::remove_file(&path).unwrap();
             if name == RECORD {

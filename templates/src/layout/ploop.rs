@@ -49,7 +49,7 @@ impl Kind for Ploop {
 
     fn mount(&self, at: Place<'_>, ids: Option<IdRange>) -> Result<Detached, LayoutError> {
         let mapping = Mapping::of(ids, at.private)?;
-        mapping.map(open(at.private)?.mount()?, at.private)
+        mapping.map(open(at.private)?.mount_as(at.how)?, at.private)
     }
 
     fn mount_new(&self, at: Place<'_>) -> Result<Detached, LayoutError> {
@@ -61,15 +61,9 @@ impl Kind for Ploop {
     }
 
     fn shell_like(&self, private: &Path, area: &Path) -> Result<PathBuf, LayoutError> {
-        let image = open(private)?;
-        let bytes = {
-            let mounted = image.mount()?;
-            let shown =
-                rustix::fs::fstatvfs(&mounted).call("fstatvfs", || "an image").map_err(failed(area))?;
-            shown.f_blocks * shown.f_frsize
-        };
+        let length = open(private)?.length()?;
         let disk = make_disk(area)?;
-        describe(&disk, bytes)?;
+        describe(&disk, &Descriptor::plain(IMAGE, length))?;
         Ok(disk.join(IMAGE))
     }
 
@@ -77,8 +71,11 @@ impl Kind for Ploop {
         open(private).map(Some)
     }
 
-    fn note_size(&self, private: &Path, bytes: u64) -> Result<(), LayoutError> {
-        describe(&private.join(DISK), bytes)
+    fn note_size(&self, private: &Path) -> Result<(), LayoutError> {
+        let (found, image) = opened(private)?;
+        let wanted =
+            Descriptor { sectors: Descriptor::plain(IMAGE, image.length()?).sectors, ..found.clone() };
+        if found == wanted { Ok(()) } else { describe(&private.join(DISK), &wanted) }
     }
 }
 
@@ -115,7 +112,8 @@ fn make_disk(area: &Path) -> Result<PathBuf, LayoutError> {
 fn prepare(area: &Path, size: image::Size, blanks: &Path) -> Result<Detached, LayoutError> {
     let disk = make_disk(area)?;
     image::make(&disk.join(IMAGE), size, blanks)?;
-    describe(&disk, size.bytes)?;
+    let length = Image::open(&disk.join(IMAGE))?.length()?;
+    describe(&disk, &Descriptor::plain(IMAGE, length))?;
     // Whoever looks at the root of a VE expects what its template has there.
     let tree = Image::open(&disk.join(IMAGE))?.mount_new()?;
     let lost = rustix::fs::unlinkat(&tree, "lost+found", rustix::fs::AtFlags::REMOVEDIR);
@@ -128,12 +126,11 @@ fn failed(area: &Path) -> impl FnOnce(SysError) -> LayoutError {
 }
 
 /// Writes the descriptor, in place of one that is there.
-fn describe(disk: &Path, bytes: u64) -> Result<(), LayoutError> {
+fn describe(disk: &Path, descriptor: &Descriptor) -> Result<(), LayoutError> {
     let (path, temp) = (disk.join(DESCRIPTOR), disk.join("DiskDescriptor.xml.new"));
-    let text = Descriptor::plain(IMAGE, bytes).text();
     let write = || {
         let mut file = File::create(&temp)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(descriptor.text()?.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temp, &path)
     };
@@ -142,8 +139,13 @@ fn describe(disk: &Path, bytes: u64) -> Result<(), LayoutError> {
         .map_err(LayoutError::call(format!("cannot write {}", path.display()), Exit::CreateImage))
 }
 
-/// The image of an area. No link in it is followed: it may be what a VE says of itself.
+/// The image of an area.
 fn open(private: &Path) -> Result<Image, LayoutError> {
+    opened(private).map(|(_, image)| image)
+}
+
+/// The same, with what is said of it. No link in it is followed: it may be what a VE says of itself.
+fn opened(private: &Path) -> Result<(Descriptor, Image), LayoutError> {
     let path = private.join(DISK);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let disk = openat(CWD, &path, flags, Mode::empty()).call("open", || path.display().to_string());
@@ -165,7 +167,8 @@ fn open(private: &Path) -> Result<Image, LayoutError> {
         let reason = format!("'{}' is no name of a file beside it", only.file.escape_default());
         return Err(damaged(&path.join(DESCRIPTOR), reason));
     }
-    Ok(Image::open_at(&disk, &only.file, &path.join(&only.file))?)
+    let image = Image::open_at(&disk, &only.file, &path.join(&only.file))?;
+    Ok((found, image))
 }
 
 fn damaged(path: &Path, reason: String) -> LayoutError {
@@ -193,9 +196,12 @@ mod tests {
         let area = dir.path().join("area");
         prepare(&area, Size { bytes: 16 << 20, inodes: None }, &dir.path().join("blanks")).unwrap();
         assert!(is_there(&area).unwrap());
+        let length = fs::metadata(area.join(DISK).join(IMAGE)).unwrap().len();
+        assert_eq!(opened(&area).unwrap().0.sectors * 512, length);
         rustix::fs::lremovexattr(area.join(DISK), MARK).unwrap();
         assert!(matches!(is_there(&area), Err(LayoutError::Unsure { .. })));
-        let tree = Ploop.mount(Place { private: &area, bases: &area }, None).unwrap();
+        let tree =
+            Ploop.mount(Place { private: &area, bases: &area, how: &image::How::USUAL }, None).unwrap();
         assert_eq!(fs::read_dir(format!("{}/.", tree.proc_path())).unwrap().count(), 0);
         drop(tree);
         let (disk, other) = (area.join(DISK), dir.path().join("other"));
@@ -209,7 +215,7 @@ mod tests {
         for file in ["../root.hdd/root.hds", "/etc/passwd", "."] {
             let mut bad = Descriptor::plain(IMAGE, 0);
             file.clone_into(&mut bad.images[0].file);
-            fs::write(disk.join(DESCRIPTOR), bad.text()).unwrap();
+            fs::write(disk.join(DESCRIPTOR), bad.text().unwrap()).unwrap();
             assert!(matches!(open(&area), Err(LayoutError::Damaged { .. })), "{file}");
         }
     }

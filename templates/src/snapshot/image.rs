@@ -106,6 +106,7 @@ impl Whole<'_> {
 
 impl Keeper for Whole<'_> {
     fn mend(&self, listed: &Tree) -> Result<Option<Id>> {
+        layout::note_size(self.0.layout, self.0.private)?;
         for entry in fs::read_dir(self.data()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let id: Option<Id> = name.strip_suffix(".img").and_then(|name| name.parse().ok());
@@ -140,7 +141,8 @@ impl Keeper for Whole<'_> {
         Self::copy(&from, &next)?;
         vzsys::fault::point("snapshot-switch.copied");
         // COMMIT: the VE has the files of the snapshot.
-        fs::rename(&next, &own).failed_at("replace", &own)
+        fs::rename(&next, &own).failed_at("replace", &own)?;
+        Ok(layout::note_size(self.0.layout, self.0.private)?)
     }
 
     fn remove(&self, id: Id, _current: Option<Id>) -> Result<()> {
@@ -163,6 +165,10 @@ impl Keeper for Whole<'_> {
 
     fn clone_places(&self, to: Target<'_>) -> Result<Places> {
         self.places(&layout::shell_like(self.0.layout, self.0.private, to.area)?)
+    }
+
+    fn clone_copied(&self, to: Target<'_>) -> Result<()> {
+        Ok(layout::note_size(self.0.layout, to.area)?)
     }
 
     fn tells(&self) -> std::result::Result<(), String> {

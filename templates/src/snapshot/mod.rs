@@ -29,7 +29,7 @@ mod live;
 mod plain;
 mod subvolume;
 mod tree;
-mod xml;
+pub(crate) mod xml;
 
 use std::fs;
 use std::io::Read;

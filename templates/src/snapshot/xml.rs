@@ -23,7 +23,7 @@ const ITEM: &str = "SavedStateItem";
 const DEEP: usize = 2 * MOST;
 
 /// A state file that cannot be understood, and why.
-pub(super) type Bad = String;
+pub(crate) type Bad = String;
 
 /// What is known of an item whose end has not come yet.
 #[derive(Default)]
@@ -84,7 +84,8 @@ pub(super) fn parse(text: &str) -> Result<Tree, Bad> {
     Ok(reading.tree)
 }
 
-fn resolved(entity: &BytesRef<'_>) -> Result<String, Bad> {
+/// What an entity stands for: a character, or one of the five of XML.
+pub(crate) fn resolved(entity: &BytesRef<'_>) -> Result<String, Bad> {
     if let Some(c) = entity.resolve_char_ref().map_err(|error| error.to_string())? {
         return Ok(c.to_string());
     }

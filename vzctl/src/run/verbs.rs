@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::rc::Rc;
 
 use ve::exec::What;
-use ve::mount::Mounted;
+use ve::mount::{Check, Mounted};
 use ve::set::Then;
 use ve::stop::Stopped;
 use ve::{
@@ -93,7 +93,8 @@ fn create_options(options: &CreateOptions) -> Result<create::Options, Error> {
 }
 
 fn start_options(options: StartOptions) -> start::Options {
-    start::Options { force: options.force, wait: options.wait, skip_remount: options.skip_remount }
+    let check = if options.skip_fsck { Check::Skip } else { Check::Run };
+    start::Options { force: options.force, wait: options.wait, skip_remount: options.skip_remount, check }
 }
 
 fn stop_options(options: StopOptions) -> stop::Options {
