@@ -251,6 +251,60 @@ fn mount_options_reach_the_image_and_harmful_ones_do_not() {
 }
 
 #[test]
+fn users_inside_an_image_have_limits_where_the_kernel_keeps_them() {
+    on_node(|node| {
+        if lacks(&[Need::Loops]) {
+            return;
+        }
+        let vzquota = |words: &[&str]| run(node.program("vzquota"), words);
+        for (number, layout) in (1..).zip(LAYOUTS).filter(|(_, layout)| by_image(layout)) {
+            let ve = create(node, number, layout, &["--diskspace", "128M"]);
+            let id = ve.id.as_str();
+            vzquota(&["setlimit2", id, "-u", "1000", "0", "4096", "0", "20"]).exits(9).says("--quotaugidlimit");
+            vzquota(&["stat", id, "-t"]).exits(9).says("User/group quota: off,inactive");
+            ve.ok("set", &["--quotaugidlimit", "100", "--save"]);
+            let start = ve.ok("start", &[]);
+            ve.wait_up();
+            if start.text().contains("CONFIG_QFMT_V2") {
+                // Told, and the image is as it was.
+                vzquota(&["setlimit2", id, "-u", "1000", "0", "4096", "0", "20"]).exits(9);
+                ve.ok("restart", &[]);
+                continue;
+            }
+            vzquota(&["setlimit2", id, "-u", "1000", "0", "4096", "0", "20"]).ok();
+            vzquota(&["settime2", id, "-u", "3600", "3600"]).ok();
+            ve.sh("mkdir /home/u && chown 1000:1000 /home/u");
+            let as_user = |line: &str| {
+                let user = "echo 'u:x:1000:1000::/home/u:/bin/sh' >>/etc/passwd; echo 'u:x:1000:' >>/etc/group";
+                ve.sh(&format!("grep -q ^u: /etc/passwd || {{ {user}; }}"));
+                ve.run("exec2", &[&format!("su u -c '{line}' 2>&1")])
+            };
+            assert_ne!(as_user("dd if=/dev/zero of=/home/u/big bs=1M count=8").code, 0, "{layout}");
+            as_user("rm /home/u/big && dd if=/dev/zero of=/home/u/small bs=1M count=2").ok();
+            let many = "for i in $(seq 30); do : >/home/u/$i || exit 1; done";
+            assert_ne!(as_user(many).code, 0, "{layout}: more than 20 files");
+            // Nobody else is held up.
+            ve.sh("dd if=/dev/zero of=/root/big bs=1M count=8 2>/dev/null; sync");
+            let shown = vzquota(&["stat", id, "-t", "-b"]).ok().out();
+            let line = shown.lines().find(|line| line.starts_with("1000 user 1k-blocks ")).unwrap();
+            let used: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+            assert!((2048..=4096).contains(&used) && line.ends_with(" 0 4096 0"), "{layout}: {line}");
+            assert!(shown.contains("user 3600 3600 0\n"), "{shown}");
+            // Over a restart, of a stopped one, in a smaller image; and off.
+            ve.ok("stop", &["--fast"]);
+            becomes_free(inode(&ve));
+            vzquota(&["setlimit2", id, "-u", "1000", "0", "3072", "0", "0"]).ok();
+            ve.start();
+            assert_ne!(as_user("dd if=/dev/zero of=/home/u/more bs=1M count=3").code, 0, "{layout}");
+            ve.ok("stop", &["--fast"]);
+            ve.ok("set", &["--quotaugidlimit", "0", "--save"]);
+            ve.start();
+            as_user("dd if=/dev/zero of=/home/u/more bs=1M count=8").ok();
+        }
+    });
+}
+
+#[test]
 fn a_limit_that_nothing_would_keep_is_refused() {
     on_node(|node| {
         node.need_tiny();

@@ -56,6 +56,7 @@ pub mod state;
 pub mod stop;
 pub mod suspend;
 pub mod tree;
+pub mod user_quota;
 pub mod views;
 pub mod vitals;
 mod wait;

@@ -70,9 +70,23 @@ pub enum Check {
     Skip,
 }
 
+/// Whether limits of users and groups inside are to hold; told where they are asked for and cannot.
+fn counts_users(ve: &Ve<'_>, private: &Path, kind: Layout) -> Result<bool> {
+    let is_asked = ve.config.disk_quota() && ve.config.quotaugidlimit().is_some_and(|limit| limit != 0);
+    let Some(image) = layout::image(kind, private)?.filter(|_| is_asked) else { return Ok(false) };
+    let counts = image.count_users().map_err(layout::LayoutError::from)?;
+    if !counts {
+        ve.say(-1, "WARNING: this kernel keeps no limits of users inside an image (CONFIG_QFMT_V2); QUOTAUGIDLIMIT is stored only");
+    }
+    Ok(counts)
+}
+
 /// How the image of a VE is mounted, if it has one.
 fn how(ve: &Ve<'_>, private: &Path, kind: Layout, check: Check) -> Result<How> {
     if layout::is_tree(kind, private)? {
+        if ve.config.disk_quota() && ve.config.quotaugidlimit().is_some_and(|limit| limit != 0) {
+            ve.say(1, "QUOTAUGIDLIMIT is stored only: limits of users inside are kept by images (ploop)");
+        }
         return Ok(How::USUAL);
     }
     let options = ve.config.get("MOUNT_OPTS").unwrap_or_default();
@@ -81,6 +95,7 @@ fn how(ve: &Ve<'_>, private: &Path, kind: Layout, check: Check) -> Result<How> {
         Error::advised(Exit::FsCantMount, error.to_string(), hint)
     })?;
     how.skip_check = check == Check::Skip;
+    how.user_quota = counts_users(ve, private, kind)?;
     Ok(how)
 }
 

@@ -80,11 +80,14 @@ pub struct Grace {
 
 const Q_GETINFO: u32 = 0x80_0005;
 const Q_GETQUOTA: u32 = 0x80_0007;
+const Q_SETINFO: u32 = 0x80_0006;
 const Q_SETQUOTA: u32 = 0x80_0008;
+const Q_GETNEXTQUOTA: u32 = 0x80_0009;
 /// Also of file systems that are not xfs (`fs/quota/quota.c`).
 const Q_XGETQSTAT: u32 = 0x5805;
 
 const LIMITS_VALID: u32 = 1 | 4;
+const GRACES_VALID: u32 = 1 | 2;
 
 /// `struct if_nextdqblk`; the first part is `struct if_dqblk`.
 #[repr(C)]
@@ -186,6 +189,27 @@ pub fn grace(fs: BorrowedFd<'_>, whose: Whose) -> Result<Grace> {
     let mut info = Dqinfo::default();
     quotactl(fs, "Q_GETINFO", Q_GETINFO, whose, 0, &mut info)?;
     Ok(Grace { space: info.bgrace, inodes: info.igrace })
+}
+
+/// Sets that. Needs `CAP_SYS_ADMIN` of the host.
+///
+/// # Errors
+/// The errno of quotactl_fd(2).
+pub fn set_grace(fs: BorrowedFd<'_>, whose: Whose, grace: Grace) -> Result<()> {
+    let mut info = Dqinfo { bgrace: grace.space, igrace: grace.inodes, flags: 0, valid: GRACES_VALID };
+    quotactl(fs, "Q_SETINFO", Q_SETINFO, whose, 0, &mut info)
+}
+
+/// Limits and usage of the first id from this one on that has any; `None` when there is none.
+///
+/// # Errors
+/// The errno of quotactl_fd(2): `ESRCH` when this quota is off.
+pub fn next(fs: BorrowedFd<'_>, whose: Whose, from: u32) -> Result<Option<(u32, Quota)>> {
+    let mut raw = Dqblk::default();
+    match quotactl(fs, "Q_GETNEXTQUOTA", Q_GETNEXTQUOTA, whose, from, &mut raw) {
+        Err(error) if error.errno() == Errno::NOENT => Ok(None),
+        done => done.map(|()| Some((raw.id, Quota::from(&raw)))),
+    }
 }
 
 /// Limits and usage of an id; of one that never had a file, nothing but zeros.

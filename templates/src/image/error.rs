@@ -66,6 +66,12 @@ pub enum ImageError {
         /// Why not.
         reason: String,
     },
+    /// Limits of its users and groups are asked for and kept in it, and this kernel would hold nobody to them.
+    #[error("{path} keeps limits of users and groups, and this kernel has none (CONFIG_QFMT_V2)")]
+    NoUserQuota {
+        /// The file.
+        path: PathBuf,
+    },
     /// A program failed.
     #[error("{program} of {path} failed: {said}")]
     Program {
@@ -100,6 +106,7 @@ impl ImageError {
             Self::NotAnImage { .. } | Self::Damaged { .. } | Self::InUse { .. } => Exit::MountImage,
             Self::Size { .. } | Self::Mounted { .. } | Self::Copy { .. } => Exit::ResizeImage,
             Self::Call { source, .. } if source.is_full() => Exit::FsNoDiskSpace,
+            Self::NoUserQuota { .. } => Exit::DqOn,
             Self::Program { exit, .. } | Self::Call { exit, .. } => *exit,
         }
     }

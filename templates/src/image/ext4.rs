@@ -16,6 +16,7 @@ const MAGIC: u16 = 0xEF53;
 const STATE_VALID: u16 = 1;
 const STATE_ERROR: u16 = 2;
 const INCOMPAT_RECOVER: u32 = 4;
+const RO_COMPAT_QUOTA: u32 = 0x100;
 const INCOMPAT_64BIT: u32 = 0x80;
 /// What a program's file is called: the open file, and its lock, is its standard input.
 const STDIN: &str = "/proc/self/fd/0";
@@ -36,6 +37,7 @@ pub(super) struct Superblock {
     reserved_descriptors: u64,
     state: u16,
     incompat: u32,
+    counts_users: bool,
     free_blocks: u64,
     inodes: u64,
     free_inodes: u64,
@@ -74,6 +76,7 @@ impl Superblock {
             reserved_descriptors: u64::from(u16_at(0xCE)),
             state: u16_at(0x3A),
             incompat,
+            counts_users: u32_at(0x64) & RO_COMPAT_QUOTA != 0 && u32_at(0x240) != 0 && u32_at(0x244) != 0,
             free_blocks: wide(0xC, 0x158),
             inodes: u64::from(u32_at(0x0)),
             free_inodes: u64::from(u32_at(0x10)),
@@ -89,6 +92,11 @@ impl Superblock {
         self.incompat & INCOMPAT_RECOVER != 0
             || self.state & STATE_VALID == 0
             || self.state & STATE_ERROR != 0
+    }
+
+    /// It has quota of users and of groups.
+    pub(super) fn counts_users(&self) -> bool {
+        self.counts_users
     }
 
     /// Bytes of a sector that its device may have.
@@ -173,6 +181,12 @@ pub(super) fn format(file: &File, path: &Path, inodes: u64) -> Result<(), ImageE
     // Holes read as zeros: tables need not be written, nor the kernel do it later.
     arguments.extend(["-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1"]);
     run("mkfs.ext4", &arguments, file, path, Exit::CreateImage).and_then(|done| done.expect_at_most(0))
+}
+
+/// Has it count what each user and group has, or no longer do that, with what was set for them.
+pub(super) fn count_users(file: &File, path: &Path, on: bool) -> Result<(), ImageError> {
+    let arguments: &[&str] = if on { &["-Q", "usrquota,grpquota"] } else { &["-O", "^quota"] };
+    run("tune2fs", arguments, file, path, Exit::MountImage).and_then(|done| done.expect_at_most(0))
 }
 
 /// Checks and mends what can be mended without losing anything.

@@ -16,6 +16,8 @@ pub struct How {
     options: Vec<(String, Option<String>)>,
     /// For the mount: bits of mount_setattr(2).
     attrs: Option<u64>,
+    /// Limits of users and groups hold, where the file system counts them.
+    pub user_quota: bool,
     /// Mount one that was not unmounted cleanly as it is; the kernel replays its journal.
     pub skip_check: bool,
 }
@@ -30,7 +32,7 @@ pub struct BadOption {
 
 impl How {
     /// As usual.
-    pub const USUAL: Self = Self { options: Vec::new(), attrs: None, skip_check: false };
+    pub const USUAL: Self = Self { options: Vec::new(), attrs: None, user_quota: false, skip_check: false };
 
     /// What `MOUNT_OPTS` says: words of mount(8) and ext4(5), separated by commas. Those that no one here knows are the
     /// kernel's to refuse.
@@ -72,7 +74,8 @@ impl How {
             Some(value) => Opt::value(key, value),
             None => Opt::flag(key),
         };
-        self.options.iter().map(option).collect()
+        let quota = ["usrquota", "grpquota"].into_iter().filter(|_| self.user_quota).map(Opt::flag);
+        self.options.iter().map(option).chain(quota).collect()
     }
 
     /// For the mount: bits to set, and to clear before.

@@ -22,6 +22,7 @@ mod ext4;
 mod how;
 mod resize;
 mod still;
+mod users;
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -43,6 +44,7 @@ use ext4::Superblock;
 pub use how::{BadOption, How};
 pub use resize::Resized;
 pub use still::Still;
+pub use users::Users;
 
 /// How long the mount before, or a program that works on the file, may take to end.
 const ENDED: Duration = Duration::from_secs(60);
@@ -187,18 +189,35 @@ impl Image {
     }
 
     fn mount_with(&self, how: &How, writes: Writes) -> Result<Detached, ImageError> {
-        let device = match self.hold(Mounts::Stay, ENDED)? {
-            Hold::Shared(device) => device,
-            Hold::Alone(locked) => {
-                let found = if how.skip_check { self.superblock()? } else { self.check(&locked)? };
-                let cache = if writes == Writes::Kept { Cache::Around } else { Cache::Through };
-                let attached = Loop::attach(locked.as_fd(), found.sectors(), cache);
-                attached.map_err(ImageError::call(&self.path, Exit::MountImage))?
+        let failed = || ImageError::call(&self.path, Exit::MountImage);
+        let locked = match self.hold(Mounts::Stay, ENDED)? {
+            Hold::Shared(device) => {
+                return mount_device_with(&device, how.options(), writes).map_err(failed());
             }
+            Hold::Alone(locked) => locked,
         };
-        fault::point("image.attached");
-        let mounted = mount_device_with(&device, how.options(), writes);
-        mounted.map_err(ImageError::call(&self.path, Exit::MountImage))
+        let found = if how.skip_check { self.superblock()? } else { self.check(&locked)? };
+        let mount = |options| {
+            let cache = if writes == Writes::Kept { Cache::Around } else { Cache::Through };
+            let device = Loop::attach(locked.as_fd(), found.sectors(), cache)?;
+            fault::point("image.attached");
+            mount_device_with(&device, options, writes)
+        };
+        match mount(how.options()) {
+            Err(error)
+                if found.counts_users()
+                    && matches!(error.errno(), Errno::INVAL | Errno::SRCH)
+                    && !self.kernel_counts_users()? =>
+            {
+                if how.user_quota {
+                    return Err(ImageError::NoUserQuota { path: self.path.clone() });
+                }
+                // It comes from another kernel, and nobody asks for these limits.
+                ext4::count_users(&locked, &self.path, false)?;
+                mount(how.options()).map_err(failed())
+            }
+            done => done.map_err(failed()),
+        }
     }
 
     /// Waits until the disk has all that was written through [`Image::mount_new`], whose mount is gone or about to go.

@@ -1,13 +1,17 @@
 //! vzquota(8): disk limits and usage of VEs, in the columns of OpenVZ's program of that name.
 
+mod users;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use templates::quota::{Report, Row};
 use vzconf::{Config, Ctid, Paths};
+use vzsys::quota::Whose;
 
 use crate::check::complain;
+use users::Change;
 
 const SYSTEM: u8 = 1;
 const USAGE: u8 = 2;
@@ -16,14 +20,13 @@ const UGID_INACTIVE: u8 = 9;
 const NO_FILE: u8 = 11;
 
 /// Commands of OpenVZ's program, and who does that here.
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 7] = [
     ("on", "vzctl quotaon CTID"),
     ("off", "vzctl quotaoff CTID"),
     ("init", "vzctl quotainit CTID"),
     ("drop", "vzctl quotaoff CTID"),
     ("setlimit", "vzctl set CTID --diskspace S:H --diskinodes S:H --quotatime T"),
-    ("setlimit2", "nothing yet: there are no limits of users inside a container"),
-    ("reload2", "nothing yet: there are no limits of users inside a container"),
+    ("reload2", "nothing: limits of users inside a container hold once they are set"),
     ("check", "nothing: what is in use is always exact"),
 ];
 
@@ -42,6 +45,8 @@ enum Command {
     Stat,
     /// Of any.
     Show,
+    /// Nothing is shown: limits of users or groups inside are changed.
+    Change(Change),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -59,9 +64,17 @@ fn usage(complaint: impl std::fmt::Display) -> Refusal {
 }
 
 fn read(words: &[String]) -> Result<Asked, Refusal> {
-    let (mut operands, mut batch, mut users) = (Vec::new(), false, false);
-    for word in words {
-        match word.as_str() {
+    let (mut operands, mut batch, mut users, mut who) = (Vec::new(), false, false, None);
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        match word {
+            // The time of all users, or groups, has no number of one.
+            "-u" | "-g" => {
+                let whose = if word == "-u" { Whose::User } else { Whose::Group };
+                let is_time = operands.first() == Some(&"settime2");
+                let id = if is_time { Some("") } else { words.next() };
+                who = Some((whose, id.ok_or_else(|| usage(format!("{word} needs a number")))?));
+            }
             "-h" | "--help" => return Ok(Asked::Help),
             "-V" | "--version" => return Ok(Asked::Version),
             "-b" | "--batch" => batch = true,
@@ -73,9 +86,13 @@ fn read(words: &[String]) -> Result<Asked, Refusal> {
         }
     }
     let (command, rest) = operands.split_first().ok_or_else(|| usage("no command is given"))?;
-    let command = match *command {
-        "stat" => Command::Stat,
-        "show" => Command::Show,
+    let (command, rest) = match *command {
+        "stat" => (Command::Stat, rest),
+        "show" => (Command::Show, rest),
+        "setlimit2" | "settime2" => {
+            let (id, numbers) = rest.split_at(rest.len().min(1));
+            (Command::Change(Change::read(command, who, numbers)?), id)
+        }
         other => {
             let known = ELSEWHERE.iter().find(|(word, _)| *word == other);
             return Err(known.map_or_else(
@@ -116,32 +133,31 @@ fn answer(words: &[String], paths: &Paths) -> Result<(String, u8), Refusal> {
     if !rustix::process::geteuid().is_root() {
         return Err((SYSTEM, "This program can only be run under root.".to_owned()));
     }
-    let report = found(&request, paths)?;
+    let ctid = Ctid::new(request.ctid).map_err(|error| usage(error.to_string()))?;
+    if let Command::Change(change) = request.command {
+        return users::change(paths, ctid, change).map(|()| (String::new(), 0));
+    }
+    let report = found(&request, ctid, paths)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let mut text = table(&report, request.batch, now);
     if request.users {
-        text += if request.batch { "0 0\n0 0 0\n0\n" } else { NO_USERS };
-        return Ok((text, UGID_INACTIVE));
+        let (more, are_counted) = users::table(paths, ctid, request.batch, now)?;
+        return Ok((text + &more, if are_counted { 0 } else { UGID_INACTIVE }));
     }
     Ok((text, 0))
 }
 
-const NO_USERS: &str =
-    "User/group quota: off,inactive\nUgids: loaded 0, total 0, limit 0\nUgid limit was exceeded: no\n";
-
-fn found(request: &Request, paths: &Paths) -> Result<Report, Refusal> {
-    let ctid = Ctid::new(request.ctid).map_err(|error| usage(error.to_string()))?;
+fn found(request: &Request, ctid: Ctid, paths: &Paths) -> Result<Report, Refusal> {
     let config = Config::global(paths).and_then(|global| global.for_ve(ctid)).ok();
     let report = config.and_then(|config| ve::quota::report(paths, ctid, &config));
     let on = |report: &Report| report.space.bounds.limit != 0 || report.inodes.bounds.limit != 0;
     match (request.command, report) {
         (Command::Stat, Some(report)) if on(&report) => Ok(report),
         (Command::Stat, _) => {
-            let ctid = request.ctid;
             Err((NOT_RUNNING, format!("Quota accounting is off, try vzquota show {ctid}")))
         }
-        (Command::Show, Some(report)) => Ok(report),
-        (Command::Show, None) => Err((NO_FILE, format!("nothing is counted for container {}", request.ctid))),
+        (_, Some(report)) => Ok(report),
+        (_, None) => Err((NO_FILE, format!("nothing is counted for container {}", request.ctid))),
     }
 }
 
@@ -242,6 +258,12 @@ mod tests {
         for line in ["", "stat", "stat 1 2", "stat web", "stat 0", "fly 1", "stat 1 -z", "on 1", "setlimit 1"]
         {
             assert_eq!(read(&words(line)).unwrap_err().0, USAGE, "{line}");
+        }
+        for line in ["setlimit2 1 -u 5 1 2 3", "setlimit2 1 1 2 3 4", "setlimit2 -u", "settime2 1 2 3", "setlimit2 -u 5 1 2 3 4"] {
+            assert_eq!(read(&words(line)).unwrap_err().0, USAGE, "{line}");
+        }
+        for line in ["setlimit2 101 -u 5 1 2 3 4", "settime2 101 -g 60 60", "settime2 -u 101 60 60"] {
+            assert!(matches!(read(&words(line)), Ok(Asked::Work(Request { ctid: 101, .. }))), "{line}");
         }
         assert!(read(&words("setlimit 1")).unwrap_err().1.contains("vzctl set"));
     }
