@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use vztests::{Node, on_node, run, skip, until};
+use vztests::{Node, Ve, on_node, run, skip, until};
 
 /// A file system of some megabytes at `/vz`, for the time of a value.
 struct SmallDisk;
@@ -113,6 +113,107 @@ fn a_ve_on_a_full_disk_still_starts_stops_and_is_destroyed() {
             !tree().iter().any(|path| path.starts_with("/vz/vztmp/"))
         });
         drop(disk);
+    });
+}
+
+/// Kilobytes of ballast are taken away again.
+fn make_room() {
+    fs::remove_file("/vz/ballast").unwrap();
+}
+
+/// A VE with a known file and some megabytes of its own.
+fn furnished<'n>(node: &'n Node, number: u32, layout: &str) -> Ve<'n> {
+    let ve = node.ve(number);
+    let rest: &[&str] = if layout == "ploop" { &["--diskspace", "64M"] } else { &["--config", "free"] };
+    ve.ok("create", &[&["--ostemplate", "tiny", "--layout", layout], rest].concat());
+    ve.start();
+    ve.sh("echo kept >/root/file; dd if=/dev/urandom of=/root/some bs=1M count=6 2>/dev/null; sync");
+    ve
+}
+
+#[test]
+fn an_image_on_a_full_disk_loses_nothing_that_was_synced() {
+    on_node(|node| {
+        let Some(disk) = SmallDisk::new(node, 96) else { return };
+        let ve = furnished(node, 1, "ploop");
+        disk.fill(300);
+        // The image promises more than the disk has: it is an I/O error inside, of this VE alone.
+        let more = ve.run("exec2", &["dd if=/dev/urandom of=/root/more bs=1M count=30 conv=fsync 2>&1"]);
+        assert_ne!(more.code, 0, "{more}");
+        ve.ok("stop", &["--fast"]);
+        ve.is("exist unmounted down");
+        make_room();
+        ve.start();
+        assert_eq!(ve.sh("cat /root/file; stat -c %s /root/some"), "kept\n6291456");
+        ve.sh("rm -f /root/more; dd if=/dev/urandom of=/root/more bs=1M count=10 conv=fsync 2>/dev/null");
+        ve.destroy();
+        drop_when_swept(disk);
+    });
+}
+
+/// What is deleted in the background keeps the disk busy.
+fn drop_when_swept(disk: SmallDisk) {
+    until("the trash is gone", Duration::from_secs(20), || {
+        !tree().iter().any(|path| path.contains("vztmp/"))
+    });
+    drop(disk);
+}
+
+#[test]
+fn snapshots_and_clones_without_room_leave_nothing_and_say_what_helps() {
+    on_node(|node| {
+        for (layout, running) in [("overlay", true), ("simfs", false), ("simfs", true), ("ploop", false), ("ploop", true)] {
+            let Some(disk) = SmallDisk::new(node, 96) else { return };
+            let (ve, clone) = (furnished(node, 1, layout), node.ve(2));
+            if !running {
+                ve.ok("stop", &["--fast"]);
+            }
+            ve.ok("snapshot", &["--name", "before"]);
+            let ids = ve.ok("snapshot-list", &["-H", "-o", "uuid"]).out();
+            disk.fill(1500);
+            let snapshot = ve.run("snapshot", &["--name", "none"]).exits(156);
+            snapshot.says("Make room on that disk");
+            clone.run("create", &["--from", &ve.id]).exits(46).says("Make room on that disk");
+            clone.is("deleted unmounted down");
+            assert_eq!(ve.ok("snapshot-list", &["-H", "-o", "uuid"]).out(), ids, "{layout}");
+            if running {
+                assert_eq!(ve.sh("cat /root/file"), "kept", "{layout}");
+            }
+            make_room();
+            ve.ok("snapshot", &["--name", "after"]);
+            ve.ok("snapshot-switch", &["--id", ids.trim()]);
+            ve.start();
+            assert_eq!(ve.sh("cat /root/file; stat -c %s /root/some"), "kept\n6291456", "{layout}");
+            ve.destroy();
+            drop_when_swept(disk);
+        }
+    });
+}
+
+#[test]
+fn a_convert_without_room_leaves_the_container_as_it_was() {
+    on_node(|node| {
+        for (from, to) in [("simfs", "ploop"), ("ploop", "simfs"), ("overlay", "simfs")] {
+            let Some(disk) = SmallDisk::new(node, 96) else { return };
+            let ve = furnished(node, 1, from);
+            ve.ok("stop", &["--fast"]);
+            ve.ok("set", &["--diskspace", "64M", "--diskquota", "no", "--save"]);
+            disk.fill(2000);
+            ve.run("convert", &["--layout", to]).exits(46);
+            assert_eq!(ve.conf_value("VE_LAYOUT").as_deref(), Some(from));
+            until("what was begun is gone", Duration::from_secs(20), || {
+                !tree().iter().any(|path| path.contains(".convert") || path.contains("vztmp/"))
+            });
+            make_room();
+            ve.start();
+            assert_eq!(ve.sh("cat /root/file"), "kept", "{from}");
+            ve.ok("stop", &["--fast"]);
+            ve.ok("convert", &["--layout", to]);
+            ve.start();
+            assert_eq!(ve.sh("cat /root/file; stat -c %s /root/some"), "kept\n6291456", "{from}");
+            ve.destroy();
+            drop_when_swept(disk);
+        }
     });
 }
 

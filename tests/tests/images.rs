@@ -277,7 +277,7 @@ fn users_inside_an_image_have_limits_where_the_kernel_keeps_them() {
             let as_user = |line: &str| {
                 let user = "echo 'u:x:1000:1000::/home/u:/bin/sh' >>/etc/passwd; echo 'u:x:1000:' >>/etc/group";
                 ve.sh(&format!("grep -q ^u: /etc/passwd || {{ {user}; }}"));
-                ve.run("exec2", &[&format!("su u -c '{line}' 2>&1")])
+                ve.run("exec2", &[&format!("busybox su u -c '{line}' 2>&1")])
             };
             assert_ne!(as_user("dd if=/dev/zero of=/home/u/big bs=1M count=8").code, 0, "{layout}");
             as_user("rm /home/u/big && dd if=/dev/zero of=/home/u/small bs=1M count=2").ok();

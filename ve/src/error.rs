@@ -110,11 +110,16 @@ pub enum Error {
     },
 }
 
+/// What helps where there was no room for a snapshot or a clone.
+const FULL: &str = "Make room on that disk (vzctl snapshot-delete, vzctl compact), or raise --diskspace, and do it again";
+
 impl Error {
     /// vzctl's exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
+            // A new area that has no room is told as by `create`; the verbs for snapshots have codes of their own.
+            Self::Snapshot { source, exit: Exit::FsNewVePrvt } if source.is_full() => Exit::FsNoDiskSpace,
             Self::Refused { exit, .. } | Self::Snapshot { exit, .. } => *exit,
             Self::Conf(error) => error.exit(),
             Self::Layout(error) => error.exit(),
@@ -138,6 +143,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused { hint, .. } => hint.as_deref(),
+            Self::Snapshot { source, .. } if source.is_full() => Some(FULL),
             Self::Criu { source, .. } => source.hint(),
             Self::CleanupFailed { cause, .. } => cause.hint(),
             _ => None,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use vzconf::Exit;
 use vzsys::SysError;
 
 use super::id::Id;
@@ -45,6 +47,18 @@ pub enum SnapshotError {
         #[source]
         source: SysError,
     },
+}
+
+impl SnapshotError {
+    /// Whether a disk, or what is allowed of it, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Layout(error) => error.exit() == Exit::FsNoDiskSpace,
+            Self::Call { source, .. } => matches!(source.errno(), Errno::NOSPC | Errno::DQUOT),
+            Self::Tree(_) | Self::Damaged { .. } | Self::NoData { .. } => false,
+        }
+    }
 }
 
 /// Gives a failed call its purpose.
