@@ -145,7 +145,7 @@ fn what_an_image_holds_is_told_of_running_and_stopped_containers() {
             assert!((64 << 10..66 << 10).contains(&limit), "{layout}: {limit} KiB");
             ve.start();
             ve.sh("dd if=/dev/zero of=/root/big bs=1M count=20 2>/dev/null; touch /root/a /root/b /root/c; sync");
-            let (size, used) = df(&ve);
+            let [size, used, _] = ve.df("-k");
             let [now, limit, more, inodes] = told(node, &ve);
             assert_eq!(
                 (limit, now.abs_diff(used) < 256),
@@ -260,7 +260,9 @@ fn users_inside_an_image_have_limits_where_the_kernel_keeps_them() {
         for (number, layout) in (1..).zip(LAYOUTS).filter(|(_, layout)| by_image(layout)) {
             let ve = create(node, number, layout, &["--diskspace", "128M"]);
             let id = ve.id.as_str();
-            vzquota(&["setlimit2", id, "-u", "1000", "0", "4096", "0", "20"]).exits(9).says("--quotaugidlimit");
+            vzquota(&["setlimit2", id, "-u", "1000", "0", "4096", "0", "20"])
+                .exits(9)
+                .says("--quotaugidlimit");
             vzquota(&["stat", id, "-t"]).exits(9).says("User/group quota: off,inactive");
             ve.ok("set", &["--quotaugidlimit", "100", "--save"]);
             let start = ve.ok("start", &[]);
@@ -275,7 +277,8 @@ fn users_inside_an_image_have_limits_where_the_kernel_keeps_them() {
             vzquota(&["settime2", id, "-u", "3600", "3600"]).ok();
             ve.sh("mkdir /home/u && chown 1000:1000 /home/u");
             let as_user = |line: &str| {
-                let user = "echo 'u:x:1000:1000::/home/u:/bin/sh' >>/etc/passwd; echo 'u:x:1000:' >>/etc/group";
+                let user =
+                    "echo 'u:x:1000:1000::/home/u:/bin/sh' >>/etc/passwd; echo 'u:x:1000:' >>/etc/group";
                 ve.sh(&format!("grep -q ^u: /etc/passwd || {{ {user}; }}"));
                 ve.run("exec2", &[&format!("busybox su u -c '{line}' 2>&1")])
             };

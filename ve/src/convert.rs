@@ -154,7 +154,9 @@ fn build(ve: &Ve<'_>, from: Layout, choice: &Choice, mark: &mut Mark) -> Result<
     fault::point("convert.prepared");
     ve.say(0, &format!("Copying the files of container {} ({from} to {})", ve.ctid, choice.layout));
     let source = layout::mount_hidden(from, &mark.private, &bases)?;
-    layout::furnish(choice.layout, &mark.beside, &bases, |tree| copy(ve, &source, tree, &empty))?;
+    layout::furnish(choice.layout, &mark.beside, &bases, |tree| {
+        copy(ve, &source, tree, choice.layout, &empty)
+    })?;
     drop(source);
     fault::point("convert.copied");
     let what = || format!("cannot write {} to the disk", mark.beside.display());
@@ -171,7 +173,7 @@ fn build(ve: &Ve<'_>, from: Layout, choice: &Choice, mark: &mut Mark) -> Result<
     Ok(())
 }
 
-fn copy(ve: &Ve<'_>, source: &Detached, tree: &Detached, empty: &Empty<'_>) -> Result<()> {
+fn copy(ve: &Ve<'_>, source: &Detached, tree: &Detached, kind: Layout, empty: &Empty<'_>) -> Result<()> {
     let top = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
     let failed = |error: ReplicaError| {
         let full = error.is_full();
@@ -181,6 +183,11 @@ fn copy(ve: &Ve<'_>, source: &Detached, tree: &Detached, empty: &Empty<'_>) -> R
     };
     let mut scan = Scan::new(&top(source)).map_err(failed)?;
     let total = scan.measure().map_err(failed)?.bytes;
+    if empty.image.is_some() && empty.base.is_none() {
+        // In the image it would be an I/O error.
+        let image = layout::image(kind, empty.area)?;
+        image.map_or(Ok(()), |image| image.expect_room(total)).map_err(layout::LayoutError::from)?;
+    }
     let mut sink: Box<dyn Sink> = match empty.base {
         Some((bases, base)) => Box::new(Thin::new(&top(tree), &bases.join(base)).map_err(failed)?),
         None => Box::new(Replica::new(&top(tree)).map_err(failed)?),

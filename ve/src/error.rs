@@ -111,7 +111,8 @@ pub enum Error {
 }
 
 /// What helps where there was no room for a snapshot or a clone.
-const FULL: &str = "Make room on that disk (vzctl snapshot-delete, vzctl compact), or raise --diskspace, and do it again";
+const FULL: &str =
+    "Make room on that disk (vzctl snapshot-delete, vzctl compact), or raise --diskspace, and do it again";
 
 impl Error {
     /// vzctl's exit code.

@@ -34,6 +34,11 @@ impl How {
     /// As usual.
     pub const USUAL: Self = Self { options: Vec::new(), attrs: None, user_quota: false, skip_check: false };
 
+    /// With limits of users and groups, or without.
+    pub(super) fn counting(user_quota: bool) -> Self {
+        Self { user_quota, ..Self::USUAL }
+    }
+
     /// What `MOUNT_OPTS` says: words of mount(8) and ext4(5), separated by commas. Those that no one here knows are the
     /// kernel's to refuse.
     ///

@@ -52,6 +52,8 @@ const ENDED: Duration = Duration::from_secs(60);
 const UNMOUNTED: Duration = Duration::from_secs(120);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(2);
+/// A disk with so little room could not take what was written last.
+const FULL: u64 = 4 << 20;
 /// Of the file and of the file system in it.
 const BLOCK: u64 = 4096;
 /// Smaller ones have no room for a journal.
@@ -218,6 +220,38 @@ impl Image {
             }
             done => done.map_err(failed()),
         }
+    }
+
+    /// Writes all that is dirty in it to the file, while it is mounted. What could not be written since somebody last asked is
+    /// told: an unmount would not, and the host's disk may have less room than the image promises.
+    ///
+    /// # Errors
+    /// 46 when the disk below is full, else the errno of syncfs(2) as exit 151.
+    pub fn flush(&self) -> Result<(), ImageError> {
+        let failed = || ImageError::call(&self.path, Exit::CreateImage);
+        let mounted = self.mount()?;
+        let top = directory(&mounted).map_err(failed())?;
+        let synced = rustix::fs::syncfs(&top).call("syncfs", || self.path.display().to_string());
+        synced.map_err(|error| match self.expect_room(FULL) {
+            Err(full) => full,
+            Ok(()) => failed()(error),
+        })
+    }
+
+    /// Whether the disk below has room for so many bytes more.
+    ///
+    /// # Errors
+    /// `ENOSPC`: exit 46.
+    pub fn expect_room(&self, bytes: u64) -> Result<(), ImageError> {
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        let failed = || ImageError::call(&self.path, Exit::CreateImage);
+        let stat = rustix::fs::statvfs(dir).call("statvfs", || dir.display().to_string()).map_err(failed())?;
+        let free = stat.f_bavail * stat.f_frsize;
+        if free >= bytes {
+            return Ok(());
+        }
+        let what = format!("{} KiB in {}, {} KiB needed", free >> 10, dir.display(), bytes.div_ceil(1024));
+        Err(failed()(SysError::new("write", what, Errno::NOSPC)))
     }
 
     /// Waits until the disk has all that was written through [`Image::mount_new`], whose mount is gone or about to go.

@@ -51,7 +51,7 @@ impl Image {
     /// As [`Image::mount`].
     pub fn users(&self) -> Result<Option<Users>, ImageError> {
         let failed = || ImageError::call(&self.path, Exit::DqUgidNotInitialized);
-        let how = How { user_quota: self.superblock()?.counts_users(), ..How::USUAL };
+        let how = How::counting(self.superblock()?.counts_users());
         let mount = self.mount_as(&how)?;
         let top = directory(&mount).map_err(failed())?;
         let is_on = quota::state(top.as_fd(), Whose::User).map_err(failed())? != State::Off;
@@ -67,7 +67,7 @@ impl Image {
         ext4::format(&file, &self.path, 16)?;
         ext4::count_users(&file, &self.path, true)?;
         let device = Loop::attach(file.as_fd(), 4096, Cache::Through).map_err(failed())?;
-        let how = How { user_quota: true, ..How::USUAL };
+        let how = How::counting(true);
         match mount_device_with(&device, how.options(), Writes::Left) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.errno(), Errno::INVAL | Errno::SRCH) => Ok(false),

@@ -387,6 +387,14 @@ pub fn idle(layout: Layout, private: &Path) -> Result<(), LayoutError> {
     }
 }
 
+/// Has all that was written into an image be in its file, where that may have no room: only now would anybody be told.
+fn flush(layout: Layout, private: &Path) -> Result<(), LayoutError> {
+    match image(layout, private)? {
+        Some(image) => Ok(image.flush()?),
+        None => Ok(()),
+    }
+}
+
 /// Works in the tree of a private area that is being made and is thrown away if anything fails: what is
 /// written need not have reached the disk before the area appears.
 ///
@@ -400,6 +408,7 @@ pub fn furnish<T, E: From<LayoutError>>(
 ) -> Result<T, E> {
     let tree = layout.kind().mount_new(Place { private, bases, how: &How::USUAL })?;
     let done = quiet(&tree, private).map_err(E::from).and_then(|()| work(&tree));
+    let done = done.and_then(|done| flush(layout, private).map(|()| done).map_err(E::from));
     drop(tree);
     let finished = layout.kind().finish_new(private);
     let done = done?;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use vzconf::Exit;
 use vzsys::SysError;
 
@@ -55,7 +54,7 @@ impl SnapshotError {
     pub fn is_full(&self) -> bool {
         match self {
             Self::Layout(error) => error.exit() == Exit::FsNoDiskSpace,
-            Self::Call { source, .. } => matches!(source.errno(), Errno::NOSPC | Errno::DQUOT),
+            Self::Call { source, .. } => source.is_full(),
             Self::Tree(_) | Self::Damaged { .. } | Self::NoData { .. } => false,
         }
     }

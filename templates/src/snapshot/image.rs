@@ -86,7 +86,11 @@ impl Whole<'_> {
 impl Whole<'_> {
     /// From the mounted image of the VE to a new one.
     fn places(&self, file: &Path) -> Result<Places> {
-        let from = self.own()?.mount().map_err(LayoutError::from)?;
+        let own = self.own()?;
+        // In the new image it would be an I/O error.
+        let used = own.usage().map_err(LayoutError::from)?.used;
+        own.expect_room(used).map_err(LayoutError::from)?;
+        let from = own.mount().map_err(LayoutError::from)?;
         let to = self.empty_like(&from, file)?;
         let path = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
         // An overlay has its own directories in the image; nobody sees the work directory.

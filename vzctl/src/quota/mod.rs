@@ -139,7 +139,7 @@ fn answer(words: &[String], paths: &Paths) -> Result<(String, u8), Refusal> {
     }
     let report = found(&request, ctid, paths)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let mut text = table(&report, request.batch, now);
+    let text = table(&report, request.batch, now);
     if request.users {
         let (more, are_counted) = users::table(paths, ctid, request.batch, now)?;
         return Ok((text + &more, if are_counted { 0 } else { UGID_INACTIVE }));
@@ -153,9 +153,7 @@ fn found(request: &Request, ctid: Ctid, paths: &Paths) -> Result<Report, Refusal
     let on = |report: &Report| report.space.bounds.limit != 0 || report.inodes.bounds.limit != 0;
     match (request.command, report) {
         (Command::Stat, Some(report)) if on(&report) => Ok(report),
-        (Command::Stat, _) => {
-            Err((NOT_RUNNING, format!("Quota accounting is off, try vzquota show {ctid}")))
-        }
+        (Command::Stat, _) => Err((NOT_RUNNING, format!("Quota accounting is off, try vzquota show {ctid}"))),
         (_, Some(report)) => Ok(report),
         (_, None) => Err((NO_FILE, format!("nothing is counted for container {}", request.ctid))),
     }
@@ -259,7 +257,13 @@ mod tests {
         {
             assert_eq!(read(&words(line)).unwrap_err().0, USAGE, "{line}");
         }
-        for line in ["setlimit2 1 -u 5 1 2 3", "setlimit2 1 1 2 3 4", "setlimit2 -u", "settime2 1 2 3", "setlimit2 -u 5 1 2 3 4"] {
+        for line in [
+            "setlimit2 1 -u 5 1 2 3",
+            "setlimit2 1 1 2 3 4",
+            "setlimit2 -u",
+            "settime2 1 2 3",
+            "setlimit2 -u 5 1 2 3 4",
+        ] {
             assert_eq!(read(&words(line)).unwrap_err().0, USAGE, "{line}");
         }
         for line in ["setlimit2 101 -u 5 1 2 3 4", "settime2 101 -g 60 60", "settime2 -u 101 60 60"] {

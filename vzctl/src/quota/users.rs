@@ -194,9 +194,6 @@ mod tests {
         let line = "7           user  1k-blocks           3            5            6          loaded";
         assert!(shown.contains(line), "{shown}");
         let batch = text(&[(7, "user", quota)], &graces, 0, true, 0);
-        assert_eq!(
-            batch,
-            "1 1\n1 1 0\n1\nuser 60 70 0\n7 user 1k-blocks 3 5 6 0\n7 user inodes 2 0 0 0\n"
-        );
+        assert_eq!(batch, "1 1\n1 1 0\n1\nuser 60 70 0\n7 user 1k-blocks 3 5 6 0\n7 user inodes 2 0 0 0\n");
     }
 }
