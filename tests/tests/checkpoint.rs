@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vztests::{Node, Ve, on_node, skip, until};
+use vztests::{Node, Ve, compile, on_node, skip, until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -94,6 +94,39 @@ fn what_is_open_stays_open() {
         ve.sh("echo > /tmp/go; touch /tmp/go2");
         until("the pipe is read", SOON, || ve.run("exec2", &["grep -q 'in the pipe' /tmp/pipe"]).code == 0);
         assert_ne!(ve.run("exec2", &["flock -n /tmp/lock true"]).code, 0, "the lock is held");
+        ve.destroy();
+    });
+}
+
+/// Each prepares one thing, is saved and restored twice in the middle, and looks at it.
+const SURVIVE: &str = include_str!("survive.c");
+const SURVIVORS: [&str; 6] = ["timers", "watches", "sockets", "events", "processes", "files"];
+
+#[test]
+fn timers_watches_sockets_events_processes_and_files_are_as_they_were() {
+    on_node(|node| {
+        if !has_criu() {
+            return;
+        }
+        let Some(program) = compile(&node.scratch(), "survive", SURVIVE) else { return skip("a C compiler") };
+        let ve = node.tiny(1);
+        ve.start();
+        let bytes = fs::read(program).unwrap();
+        ve.begin("exec2", &["cat > /root/survive && chmod 755 /root/survive"], &bytes).finish().ok();
+        let told = |what: &str, end: &str| ve.root().join(format!("tmp/{what}.{end}")).exists();
+        for what in SURVIVORS {
+            background(&ve, &format!("exec /root/survive {what}"));
+            until(&format!("{what} is prepared"), SOON, || told(what, "ready"));
+        }
+        for _ in 0..2 {
+            round(&ve);
+        }
+        ve.sh("touch /tmp/go");
+        for what in SURVIVORS {
+            until(&format!("{what} has looked"), SOON, || told(what, "ok") || told(what, "bad"));
+            let reason = fs::read_to_string(ve.root().join(format!("tmp/{what}.bad")));
+            assert!(told(what, "ok"), "{what}: {reason:?} of survive.c is not as it was");
+        }
         ve.destroy();
     });
 }
@@ -325,6 +358,11 @@ mod boot {
     #[test]
     fn debian_12_goes_on() {
         on_node(|node| goes_on_as_a_whole(node, "debian-12"));
+    }
+
+    #[test]
+    fn debian_13_goes_on() {
+        on_node(|node| goes_on_as_a_whole(node, "debian-13"));
     }
 }
 
