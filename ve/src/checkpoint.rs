@@ -32,6 +32,9 @@ use crate::{net, watches};
 
 /// How long the VE may take to stand still, and to be gone at the end.
 const STILL: Duration = Duration::from_secs(10);
+/// How often CRIU is asked, when the VE runs on in between: what it cannot save may be gone in a moment, as a watch of a
+/// cgroup that was just removed, or a message that nobody has read yet.
+const TRIES: u32 = 3;
 /// The largest deleted file that is saved: logs and packages that were replaced while they are open.
 pub const GHOST_LIMIT: u32 = 1 << 30;
 
@@ -100,6 +103,31 @@ pub(crate) fn program(exit: Exit) -> Result<Program> {
 /// 16: the VE runs on as before, and only `TARGET.fail` with CRIU's log is left. An error of `post_dump` is returned as
 /// it is.
 pub fn checkpoint(
+    ve: &Ve<'_>,
+    state: &State,
+    options: &Options<'_>,
+    post_dump: &mut dyn FnMut(Held<'_>) -> Result<After>,
+) -> Result<Done> {
+    let (mut decided, mut tries) = (false, TRIES);
+    loop {
+        let mut once = |held: Held<'_>| {
+            decided = true;
+            post_dump(held)
+        };
+        let done = attempt(ve, state, options, &mut once);
+        tries -= 1;
+        match done {
+            Err(Error::Criu { source: criu::Error::Failed { reason }, .. })
+                if tries > 0 && !decided && !options.frozen =>
+            {
+                ve.say(1, &format!("CRIU: {reason}; trying again"));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn attempt(
     ve: &Ve<'_>,
     state: &State,
     options: &Options<'_>,
