@@ -173,6 +173,27 @@ fn is_refusal(errno: i32) -> bool {
 }
 
 #[test]
+fn the_admin_comes_in_when_there_is_no_room_for_one_more_process() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.start();
+        ve.wait_up();
+        let busy = ve.begin("exec2", &["sleep 100 & sleep 100 & sleep 100 & sleep 100 & wait"], b"");
+        let tasks = || Reading::of_cgroup(&cgroup(&ve)).count(Resource::Numproc).held.unwrap();
+        until("it is full", SOON, || tasks() >= 6);
+        for limit in ["6", "5", "2"] {
+            ve.ok("set", &["--numproc", limit]);
+            assert!(ve.run("exec2", &["sleep 0 & wait"]).code != 0, "nobody inside may fork with {limit}");
+            ve.ok("exec2", &["true"]);
+        }
+        ve.ok("exec2", &["kill -9 -1"]);
+        assert!(busy.finish().code != 0);
+        ve.ok("set", &["--numproc", "50"]);
+        ve.ok("exec2", &["sleep 0 & wait"]);
+    });
+}
+
+#[test]
 fn sockets_stop_at_their_limit_and_go_on_when_it_is_raised() {
     on_node(|node| {
         let Some(ve) = with_hog(node, &["--numtcpsock", "10", "--numothersock", "8"]) else { return };

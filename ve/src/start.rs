@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use templates::dist::{INITS, InitKind};
 use vzconf::{Action, Ctid, Exit};
@@ -53,6 +53,8 @@ pub struct Options {
 
 /// The longest that `--wait` waits.
 const WAIT: Duration = Duration::from_secs(3600);
+/// How long `CTID.start` may take.
+const START_SCRIPT: Duration = Duration::from_secs(600);
 /// For what only the kernel can explain.
 const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
 const NO_VIEWS: &str =
@@ -375,9 +377,14 @@ fn run_start_script(
     let what = || format!("cannot enter container {}", ve.ctid);
     let Some(pidfd) = PidFd::open(init.pid).doing(Exit::System, what)? else { return Ok(()) };
     let door = Door::new(ve, pidfd, cgroup::points(&made.cgroup)?, confinement.clone(), user_namespace);
-    match exec::feed_script(ve.ctid, &door, &text)? {
-        Ended::Exited(0) => Ok(()),
-        ended => Err(Error::Script { path, how: how(ended) }),
+    // The VE's own shell runs it, and what it starts can hold it up.
+    match exec::feed_script_until(ve.ctid, &door, &text, Some(Instant::now() + START_SCRIPT))? {
+        Some(Ended::Exited(0)) => Ok(()),
+        Some(ended) => Err(Error::Script { path, how: how(ended) }),
+        None => Err(Error::refused(
+            Exit::ActionScript,
+            format!("{} did not end in {} s", path.display(), START_SCRIPT.as_secs()),
+        )),
     }
 }
 

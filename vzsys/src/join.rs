@@ -172,6 +172,8 @@ pub enum JoinError {
     Enter {
         /// The call and its errno.
         error: String,
+        /// Whether it may have no more processes.
+        full: bool,
     },
     /// The way in has no end: the VE is frozen, or its own processes stop what comes in.
     #[error("no program could be started in it for {} s: it is frozen, or its processes stop others", .0.as_secs())]
@@ -191,15 +193,32 @@ enum Report {
     Pid(i32),
     Terminal,
     Listener,
-    EnterFailed(String),
+    EnterFailed { error: String, full: bool },
     ExecFailed { error: String, missing: bool },
+}
+
+impl Report {
+    fn failed(error: &SysError) -> Self {
+        Self::EnterFailed { error: error.to_string(), full: error.errno() == Errno::AGAIN }
+    }
+}
+
+impl JoinError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Call(error) => error.errno() == Errno::AGAIN,
+            Self::Enter { full, .. } => *full,
+            _ => false,
+        }
+    }
 }
 
 /// To the process that has sent its listener.
 #[derive(Debug, Serialize, Deserialize)]
 struct Served;
 
-/// Runs a program in a VE as its root, in all its namespaces and cgroups, confined as its init is.
+/// Runs a program in a VE as its root, in all its namespaces and cgroups, confined as its init is. A VE that may have no
+/// more processes gets this one all the same: it is made outside and moved in, which the kernel always allows.
 /// Returns when the program has been executed, or was not within `patience`. The caller must be
 /// single-threaded and root.
 ///
@@ -211,24 +230,49 @@ pub fn run(
     stdio: Stdio,
     patience: Duration,
 ) -> std::result::Result<Session, JoinError> {
+    match run_by(target, program, &stdio, patience, target.cgroup_unified, &[]) {
+        Err(error) if error.is_full() && target.cgroup_unified.is_some() => {
+            let late = procs_of(target)?;
+            run_by(target, program, &stdio, patience, None, &[late])
+        }
+        done => done,
+    }
+}
+
+/// By this a process joins the v2 cgroup that it was not cloned into.
+fn procs_of(target: &Target<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let unified =
+        target.cgroup_unified.ok_or_else(|| SysError::new("openat", "cgroup.procs", Errno::NOENT))?;
+    rustix::fs::openat(unified, "cgroup.procs", flags, Mode::empty()).call("openat", || "cgroup.procs")
+}
+
+/// Cloned into this v2 cgroup, and moved into those of v1 and these.
+fn run_by(
+    target: &Target<'_>,
+    program: &Program,
+    stdio: &Stdio,
+    patience: Duration,
+    unified: Option<BorrowedFd<'_>>,
+    late: &[OwnedFd],
+) -> std::result::Result<Session, JoinError> {
     let (ours, theirs) = Channel::pair()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .call("open", || "/dev/null")?;
-    match raw::clone3(0, target.cgroup_unified, libc::SIGCHLD)? {
+    match raw::clone3(0, unified, libc::SIGCHLD)? {
         Cloned::Child => {
             drop(ours);
             if let Some(bytes) = target.confinement.lockable {
                 let _ = Lent::at_least(Resource::Memlock, bytes).map(std::mem::forget);
             }
             if let Err(error) = hide() {
-                let _ = theirs.send(&Report::EnterFailed(error.to_string()), None);
+                let _ = theirs.send(&Report::failed(&error), None);
                 raw::exit_now(1)
             }
-            enter(target, program, Given { stdio, null }, &theirs)
+            enter(target, program, Given { stdio, null, late }, &theirs)
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
-            drop(stdio);
             // The first process only opens the door; the program itself is our child as well.
             let door = PidFd::from_fd(pidfd);
             let entered = listen(&ours, target.supervisor, patience);
@@ -271,7 +315,7 @@ fn listen(
                     break;
                 }
             },
-            Report::EnterFailed(error) => failed = Some(JoinError::Enter { error }),
+            Report::EnterFailed { error, full } => failed = Some(JoinError::Enter { error, full }),
             Report::ExecFailed { error, missing } => failed = Some(JoinError::Exec { error, missing }),
         }
     }
@@ -281,7 +325,8 @@ fn listen(
             if let Some((_, process)) = process {
                 end(&process)?;
             }
-            Err(failed.unwrap_or(JoinError::Enter { error: "it ended at once".to_owned() }))
+            let at_once = || JoinError::Enter { error: "it ended at once".to_owned(), full: false };
+            Err(failed.unwrap_or_else(at_once))
         }
     }
 }
@@ -299,15 +344,17 @@ fn end(process: &PidFd) -> Result<()> {
 }
 
 /// What the program gets from the host.
-struct Given {
-    stdio: Stdio,
+struct Given<'a> {
+    stdio: &'a Stdio,
     null: OwnedFd,
+    /// Files of cgroups to join beside those of v1.
+    late: &'a [OwnedFd],
 }
 
-/// First child, on its way in: joins cgroups and namespaces, then clones the program's process (only
-/// a child is in a joined pid namespace) as a child of our parent.
-fn enter(target: &Target<'_>, program: &Program, given: Given, channel: &Channel) -> ! {
-    let cloned = join_all(target).and_then(|()| raw::clone_sibling());
+/// First child, on its way in: joins namespaces, then clones the program's process (only a child is in a joined pid
+/// namespace) as a child of our parent.
+fn enter(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Channel) -> ! {
+    let cloned = join_namespaces(target).and_then(|()| raw::clone_sibling());
     match cloned {
         Ok(Cloned::Child) => inside(target, program, given, channel),
         Ok(Cloned::Parent { pid, .. }) => {
@@ -315,16 +362,21 @@ fn enter(target: &Target<'_>, program: &Program, given: Given, channel: &Channel
             raw::exit_now(0)
         }
         Err(error) => {
-            let _ = channel.send(&Report::EnterFailed(error.to_string()), None);
+            let _ = channel.send(&Report::failed(&error), None);
             raw::exit_now(1)
         }
     }
 }
 
-fn join_all(target: &Target<'_>) -> Result<()> {
-    for fd in target.cgroup_tasks {
+/// By whoever stays: a clone from inside would need room for one more process, to be moved does not.
+fn join_cgroups(target: &Target<'_>, late: &[OwnedFd]) -> Result<()> {
+    for fd in target.cgroup_tasks.iter().chain(late) {
         rustix::io::write(fd, b"0").call("write", || "tasks, \"0\"")?;
     }
+    Ok(())
+}
+
+fn join_namespaces(target: &Target<'_>) -> Result<()> {
     let mut flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
@@ -342,8 +394,9 @@ fn join_all(target: &Target<'_>) -> Result<()> {
 }
 
 /// Second child, inside the VE: root, session, standard files, confinement, exec.
-fn inside(target: &Target<'_>, program: &Program, given: Given, channel: &Channel) -> ! {
-    let ready = become_root()
+fn inside(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Channel) -> ! {
+    let ready = join_cgroups(target, given.late)
+        .and_then(|()| become_root())
         .and_then(|()| leave_the_host(given, channel))
         .and_then(|terminal| if terminal { open_terminal(channel) } else { Ok(()) })
         .and_then(|()| limit_files())
@@ -354,7 +407,7 @@ fn inside(target: &Target<'_>, program: &Program, given: Given, channel: &Channe
     let report = match ready {
         Ok(false) => execute(program),
         Ok(true) => raw::exit_now(1),
-        Err(error) => Report::EnterFailed(error.to_string()),
+        Err(error) => Report::failed(&error),
     };
     let _ = channel.send(&report, None);
     raw::exit_now(1)
@@ -380,18 +433,18 @@ pub(crate) fn become_root() -> Result<()> {
 /// Puts the standard files in place and closes all else but the channel, before any path of the VE is
 /// looked up: a link of its to `/proc/self/fd/N` must find nothing of the host. Whether a terminal is still
 /// to be opened.
-fn leave_the_host(given: Given, channel: &Channel) -> Result<bool> {
-    let Given { stdio, null } = given;
+fn leave_the_host(given: Given<'_>, channel: &Channel) -> Result<bool> {
+    let Given { stdio, null, .. } = given;
     let terminal = matches!(stdio, Stdio::Terminal);
     for number in 0..3_u8 {
-        let file = match &stdio {
+        let file = match stdio {
             Stdio::Files(files) => files[usize::from(number)].as_fd(),
             Stdio::Terminal => null.as_fd(),
         };
         raw::dup_onto(file, number.into())?;
     }
-    // What these owned is closed here, or is one of the program's own now.
-    std::mem::forget((stdio, null));
+    // What it owned is closed here.
+    std::mem::forget(null);
     raw::close_all_but(&[channel.as_fd()])?;
     rustix::process::chdir("/").call("chdir", || "/")?;
     Ok(terminal)
@@ -467,7 +520,7 @@ pub fn renew_console(init: &PidFd, user_namespace: bool) -> Result<OwnedFd> {
     let Cloned::Parent { pidfd, .. } = raw::clone3(0, None, libc::SIGCHLD)? else {
         drop(ours);
         let failed = hide().and_then(|()| renew_inside(init, user_namespace, &theirs)).err();
-        let _ = failed.map(|error| theirs.send(&Report::EnterFailed(error.to_string()), None));
+        let _ = failed.map(|error| theirs.send(&Report::failed(&error), None));
         raw::exit_now(0)
     };
     drop(theirs);
@@ -476,7 +529,7 @@ pub fn renew_console(init: &PidFd, user_namespace: bool) -> Result<OwnedFd> {
     end(&PidFd::from_fd(pidfd))?;
     match report? {
         Some((Report::Terminal, Some(master))) => Ok(master),
-        Some((Report::EnterFailed(error), _)) => Err(SysError::new("console", error, Errno::IO)),
+        Some((Report::EnterFailed { error, .. }, _)) => Err(SysError::new("console", error, Errno::IO)),
         _ => Err(SysError::new("console", "the helper process ended", Errno::IO)),
     }
 }
