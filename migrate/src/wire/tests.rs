@@ -101,11 +101,11 @@ fn what_compresses_is_compressed_and_what_does_not_is_not() {
 #[test]
 fn greetings_agree_and_skip_what_a_login_shell_prints() {
     let mut answer = Vec::new();
-    assert_eq!(accept(&mut answer, &mut Cursor::new(b"VZMIGRATE 1 7\n")).unwrap(), 1);
-    assert_eq!(answer, b"VZMIGRATE 1\n");
+    assert_eq!(accept(&mut answer, &mut Cursor::new(b"VZMIGRATE 1 7\n")).unwrap(), 2);
+    assert_eq!(answer, b"VZMIGRATE 2\n");
     let mut said = Vec::new();
-    assert_eq!(greet(&mut said, &mut Cursor::new(b"Welcome!\nVZMIGRATE 1\n")).unwrap(), 1);
-    assert_eq!(said, b"VZMIGRATE 1 1\n");
+    assert_eq!(greet(&mut said, &mut Cursor::new(b"Welcome!\nVZMIGRATE 2\n")).unwrap(), 2);
+    assert_eq!(said, b"VZMIGRATE 2 2\n");
     let mut out = Vec::new();
     assert!(matches!(accept(&mut out, &mut Cursor::new(b"VZMIGRATE 8 9\n")), Err(WireError::Version { .. })));
     assert!(matches!(greet(&mut Vec::new(), &mut Cursor::new(out)), Err(WireError::Version { .. })));
