@@ -105,6 +105,33 @@ fn checks_come_first_and_a_restore_that_fails_changes_nothing() {
     });
 }
 
+#[test]
+fn a_suspended_one_goes_on_there_when_it_is_resumed() {
+    on_two_nodes(|pair| {
+        if !has_criu() {
+            return;
+        }
+        let (here, there) = (pair.a.ve(1), pair.b.ve(1));
+        counting(pair);
+        here.sh("echo kept > /run/memory");
+        let counted = count(&here);
+        here.ok("suspend", &[]);
+        pair.migrate(pair.a, &["--online"], &here.id).exits(2);
+        pair.migrate(pair.a, &[], &here.id).ok();
+        here.is("deleted unmounted down");
+        there.is("exist unmounted down suspended");
+        assert!(!pair.a.path(&format!("/vz/dump/Dump.{}", here.id)).exists());
+        there.ok("resume", &[]);
+        assert_eq!(there.sh("cat /run/memory"), "kept");
+        until("it counts on", SOON, || count(&there) > counted);
+        // And back, restored by a start.
+        there.ok("suspend", &[]);
+        pair.migrate(&pair.b, &[], &there.id).ok();
+        here.ok("start", &[]);
+        assert_eq!(here.sh("cat /run/memory"), "kept");
+    });
+}
+
 mod heavy {
     use super::*;
 

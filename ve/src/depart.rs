@@ -70,7 +70,8 @@ pub fn luggage(ve: &Ve<'_>) -> Result<Luggage> {
         area,
         layout,
         base: base.map(|record| (record.base.clone(), ve.node.bases().join(record.base))),
-        dump: ve.config.dump_file().filter(|path| path.exists()),
+        // What is there of one that runs is not of this life.
+        dump: ve.config.dump_file().filter(|path| ve.running().is_none() && path.exists()),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use beancounters::{Hierarchies, VeCgroup};
-use criu::{Program, Version};
+use criu::{Images, Program, Version};
 use serde::{Deserialize, Serialize};
 use vzconf::{Config, Ctid, Exit};
 use vzsys::idmap::IdRange;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result, describe};
 use crate::externals::Externals;
 use crate::ids;
 use crate::node::{Node, Ve};
-use crate::saved;
+use crate::saved::{self, Saved};
 use crate::state::State;
 
 /// What a running VE needs where it goes on.
@@ -52,6 +52,29 @@ impl Needs {
             processor: processor(),
             views: Externals::of(state.init.pid).views(),
             memory: cgroup.processes()?.into_iter().filter_map(resident).sum(),
+        })
+    }
+}
+
+impl Needs {
+    /// Of a VE that is suspended: what its dump says.
+    ///
+    /// # Errors
+    /// 17 for a dump that says nothing of itself.
+    pub fn of_dump(dump: &Path) -> Result<Self> {
+        let saved: Saved =
+            Images::peek(dump).map_err(|source| Error::Criu { source, exit: Exit::Restore })?;
+        let mut numbers = saved.criu.split('.').map(|number| number.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        Ok(Self {
+            criu: (next(), next(), next()),
+            cgroups: saved.cgroups,
+            ids: saved.ids,
+            // It ran here, or it came from where that was checked.
+            processor: processor(),
+            views: saved.externals.views(),
+            // It goes where dumps are, and its size counts as that of files.
+            memory: 0,
         })
     }
 }

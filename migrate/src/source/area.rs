@@ -22,6 +22,8 @@ pub(super) struct Source {
     dump: Option<Scan>,
     size: Measure,
     base: u64,
+    /// Bytes of the dump.
+    saved: u64,
 }
 
 fn unreadable(error: &ReplicaError) -> Error {
@@ -39,7 +41,8 @@ impl Source {
             Some((_, path)) => open(path)?.measure().map_err(|error| unreadable(&error))?.bytes,
             None => 0,
         };
-        Ok(Self { area, dump, size, base })
+        let saved = dump.as_ref().map(Scan::measure).transpose().map_err(|error| unreadable(&error))?;
+        Ok(Self { area, dump, size, base, saved: saved.unwrap_or_default().bytes })
     }
 
     /// What the destination has to know.
@@ -52,7 +55,7 @@ impl Source {
             layout: luggage.layout.word().to_owned(),
             image: luggage.image,
             base: luggage.base.as_ref().map(|(id, _)| id.clone()),
-            bytes: self.size.bytes + self.base,
+            bytes: self.size.bytes + self.base + self.saved,
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             needs,
         }
@@ -69,7 +72,7 @@ impl Source {
         let total = self.size.bytes;
         match (tree, &mut self.dump) {
             (Tree::Area, _) => send(tree, &mut self.area, more, ("private", total), talk),
-            (Tree::Dump, Some(dump)) => send(tree, dump, more, ("dump", 0), talk),
+            (Tree::Dump, Some(dump)) => send(tree, dump, more, ("dump", self.saved), talk),
             _ => Ok(0),
         }
     }

@@ -142,10 +142,6 @@ fn prepare(node: &Node, ctid: Ctid, options: &Options) -> Result<()> {
         let hint = format!("Without --online: vzmigrate {} {ctid}", options.destination);
         return Err(Error::advised(Exit::NotRunning, format!("CT {ctid} is not running"), hint));
     }
-    if !running && ve.config.dump_file().is_some_and(|path| path.exists()) {
-        let text = format!("CT {ctid} is suspended; its dump cannot be moved yet");
-        return Err(Error::advised(Exit::Module, text, format!("Resume it first: vzctl resume {ctid}")));
-    }
     if let Some(bound) = depart::bound(&ve).map_err(|error| Error::verb(Exit::Missing, &error))? {
         return Err(Error::advised(Exit::Layout, format!("CT {ctid} {}", bound.why), bound.hint));
     }
@@ -262,7 +258,11 @@ impl Attempt<'_> {
         let ve = self.node.ve(self.ctid).map_err(|error| Error::verb(Exit::Missing, &error))?;
         let luggage = depart::luggage(&ve).map_err(|error| Error::verb(Exit::Missing, &error))?;
         let state = ve.running();
-        let needs = state.as_ref().filter(|_| self.options.online).map(|state| Needs::of(&ve, state));
+        let needs = match (&state, &luggage.dump) {
+            (Some(state), _) if self.options.online => Some(Needs::of(&ve, state)),
+            (None, Some(dump)) => Some(Needs::of_dump(dump)),
+            _ => None,
+        };
         let needs = needs.transpose().map_err(|error| Error::verb(Exit::Stop, &error))?;
         let mut files = Files::new(&luggage)?;
         self.begin(Phase::Check)?;
@@ -282,7 +282,8 @@ impl Attempt<'_> {
             remove: !self.options.keep_source,
             online: self.options.online,
         };
-        let memory = needs.as_ref().map(|needs| needs.memory);
+        let live = state.is_some() && needs.is_some();
+        let memory = needs.as_ref().filter(|_| live).map(|needs| needs.memory);
         self.reserve(talk, &luggage, memory, leaving, record)?;
         if base_missing && let Some((_, path)) = &luggage.base {
             self.begin(Phase::Base)?;
@@ -293,7 +294,7 @@ impl Attempt<'_> {
         self.begin(Phase::Copy)?;
         self.observer.say(0, "Syncing private");
         self.outcome.passes.push(files.pass(Tree::Area, in_use, talk)?);
-        if needs.is_some() {
+        if live {
             self.rounds(talk, &ve, &mut files)?;
         }
         Ok(Some(Cargo { files, state, needs, in_use, dump: luggage.dump.is_some() }))

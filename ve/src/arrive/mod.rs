@@ -302,6 +302,10 @@ fn furnish(
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(staged);
         made.doing(Exit::System, || format!("cannot create {}", staged.display()))?;
     }
+    if luggage.dump {
+        // They are in the dump.
+        ids::claim(&destined.config, ctid)?;
+    }
     if luggage.memory.is_some() {
         let memory = arriving.memory.as_ref();
         let memory = memory.ok_or_else(|| Error::refused(Exit::FsNoDiskSpace, "no room for its memory"))?;
@@ -367,6 +371,12 @@ fn place(node: &Node, handover: &Handover) -> Result<()> {
         }
     }
     vzsys::fault::point("arrive.moved");
+    if let Some((_, dump)) = &arriving.dump {
+        // A dump is of one of its lives, which go on being counted here.
+        let saved = criu::Images::peek::<crate::Saved>(dump)
+            .map_err(|source| Error::Criu { source, exit: Exit::Restore })?;
+        life::set(&node.paths, ctid, saved.life)?;
+    }
     if dir.join("conf").exists() {
         let file = ConfFile::load(&dir.join("conf"))?;
         file.save(&node.paths.ve_conf(ctid))?;
