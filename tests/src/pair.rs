@@ -160,6 +160,12 @@ impl Pair<'_> {
         of_command(|words| words[0].ends_with("/ssh"))
     }
 
+    /// The pids of processes by their command line, as the first host sees them: those of both.
+    #[must_use]
+    pub fn processes(&self, line: &str) -> Vec<i32> {
+        of_command(|words| words.join(" ").contains(line))
+    }
+
     /// Files of the second host that a VE, or a move of one, could leave.
     fn files(&self) -> Vec<String> {
         let mut found = Vec::new();

@@ -1,8 +1,10 @@
 //! Moves of containers that go on: what arrives with them, and who has the container when something dies.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use vztests::{Pair, Ve, fault_points, on_two_nodes, settled, skip, until, watched};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -178,5 +180,45 @@ mod heavy {
     #[test]
     fn the_destination_killed_while_it_restores_loses_nothing_and_doubles_nothing() {
         on_two_nodes(|pair| killed(&["restore"], false)(pair));
+    }
+
+    #[test]
+    fn any_other_process_killed_loses_nothing_and_doubles_nothing() {
+        on_two_nodes(|pair| {
+            if !has_criu() {
+                return;
+            }
+            counting(pair);
+            let here = pair.a.ve(1);
+            let monitor = format!("vzmon {}", here.id);
+            // Once the first is there, the second is killed.
+            for (when, whom) in [
+                ("criu: dump", "criu: dump"),
+                ("criu: restore", "criu: restore"),
+                ("criu: dump", "/ssh -F"),
+                ("criu: restore", "/ssh -F"),
+                ("criu: restore", monitor.as_str()),
+            ] {
+                let run = watched(pair, || {
+                    let run = pair.start(pair.a, &["--online"], &here.id);
+                    until("it is there", SOON, || !pair.processes(when).is_empty());
+                    for pid in pair.processes(whom) {
+                        if whom != monitor || is_of_second(pid) {
+                            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+                        }
+                    }
+                    run.finish()
+                });
+                println!("{whom}, {when}: {run}");
+                settled(pair, &format!("{whom}, {when}"));
+            }
+        });
+    }
+
+    /// The second host is a PID namespace deeper.
+    fn is_of_second(pid: i32) -> bool {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        pids.is_some_and(|pids| pids.split_whitespace().count() > 1)
     }
 }
