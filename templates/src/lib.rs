@@ -16,4 +16,5 @@ pub mod oci;
 pub mod quota;
 mod removal;
 pub mod replica;
+mod small_file;
 pub mod snapshot;

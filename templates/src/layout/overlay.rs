@@ -1,12 +1,11 @@
 //! An overlay over a shared, unpacked template.
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 use vzconf::Exit;
@@ -20,6 +19,7 @@ use super::{Empty, Kind, LayoutError, Mapping, New, Place};
 use crate::archive::Progress;
 use crate::dist::GuestRoot;
 use crate::image::{self, Image};
+use crate::small_file;
 
 const RECORD: &str = "layout.json";
 /// Has the same two directories in it.
@@ -56,7 +56,8 @@ impl Record {
     pub fn load(private: &Path) -> Result<Self, LayoutError> {
         let path = private.join(RECORD);
         let damaged = |reason: String| LayoutError::Damaged { path: path.clone(), reason };
-        let bytes = read_plain(&path).map_err(|error| damaged(error.to_string()))?;
+        // A private area may be a VE's own root, which can hold anything under our names.
+        let bytes = small_file::read(CWD, &path, RECORD_MAX).map_err(|error| damaged(error.to_string()))?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let plain = !record.base.is_empty() && !record.base.contains('/') && !record.base.starts_with('.');
         // Whoever knows version 1 only must not mount less than there is.
@@ -88,19 +89,6 @@ impl Record {
         let dir = fs::File::open(area).call("open", || area.display().to_string())?;
         dir.sync_all().call("fsync", || area.display().to_string())
     }
-}
-
-/// A private area may be a VE's own root, which can hold anything under our names: no link is followed, no
-/// FIFO waited for, no huge file read.
-fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("no regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(RECORD_MAX).read_to_end(&mut bytes).map(|_| bytes)
 }
 
 pub(super) fn is_there(private: &Path) -> bool {

@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::archive::{Progress, Unpack};
 use crate::cache::CacheError;
 use crate::image::descriptor::{self, Descriptor};
 use crate::image::{self, Image};
+use crate::small_file;
 
 const DISK: &str = "root.hdd";
 const DESCRIPTOR: &str = "DiskDescriptor.xml";
@@ -176,13 +177,8 @@ fn damaged(path: &Path, reason: String) -> LayoutError {
 }
 
 fn read(disk: &OwnedFd) -> std::io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(disk, DESCRIPTOR, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("no regular file"));
-    }
-    let mut text = String::new();
-    file.take(descriptor::MAX as u64 + 1).read_to_string(&mut text).map(|_| text)
+    let bytes = small_file::read(disk, Path::new(DESCRIPTOR), descriptor::MAX as u64)?;
+    String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

@@ -32,17 +32,17 @@ mod tree;
 pub(crate) mod xml;
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::CWD;
 use vzconf::Ctid;
 use vzsys::fault;
 use vzsys::mount::Detached;
 
 use crate::layout::Layout;
+use crate::small_file;
 pub use error::SnapshotError;
 pub use id::{BadId, Id};
 pub use live::{Frozen, Live, Point};
@@ -466,17 +466,10 @@ fn read_only(mount: &Detached) -> Result<()> {
     vzsys::raw::mount_attrs(mount.as_fd(), u64::from(attrs.bits()), 0).failed("mount the snapshot")
 }
 
-/// An area may come from elsewhere: no link is followed, no FIFO waited for, no endless file read.
+/// An area may come from elsewhere, and so anything that is read in it.
 fn read_plain(path: &Path) -> std::io::Result<String> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("no regular file"));
-    }
-    let mut text = String::new();
-    file.take(LIST_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let bytes = small_file::read(CWD, path, LIST_MAX)?;
+    String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 /// Writes a file: whole or not at all, and on the disk.
