@@ -92,9 +92,12 @@ pub(crate) fn sweep_group(group: &str) {
     }
 }
 
-/// Removes the cgroups of a block whose processes are gone.
+/// Removes the cgroups of a block whose processes are gone. Those that a killed test left frozen can die only when
+/// they are let go.
 pub(crate) fn sweep(first: u32) {
     for dir in groups_of(first).into_iter().rev() {
+        let _ = fs::write(dir.join("freezer.state"), "THAWED")
+            .or_else(|_| fs::write(dir.join("cgroup.freeze"), "0"));
         let _ = fs::remove_dir(dir);
     }
 }
