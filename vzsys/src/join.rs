@@ -230,35 +230,42 @@ pub fn run(
     stdio: Stdio,
     patience: Duration,
 ) -> std::result::Result<Session, JoinError> {
-    match run_by(target, program, &stdio, patience, target.cgroup_unified, &[]) {
-        Err(error) if error.is_full() && target.cgroup_unified.is_some() => {
-            let late = procs_of(target)?;
-            run_by(target, program, &stdio, patience, None, &[late])
+    match run_by(target, program, &stdio, patience, &Way::Joined) {
+        Err(error) if error.is_full() => {
+            run_by(target, program, &stdio, patience, &Way::Moved(procs_of(target)?))
         }
         done => done,
     }
 }
 
-/// By this a process joins the v2 cgroup that it was not cloned into.
-fn procs_of(target: &Target<'_>) -> Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let unified =
-        target.cgroup_unified.ok_or_else(|| SysError::new("openat", "cgroup.procs", Errno::NOENT))?;
-    rustix::fs::openat(unified, "cgroup.procs", flags, Mode::empty()).call("openat", || "cgroup.procs")
+/// How the program's process gets into the cgroups.
+#[derive(Debug)]
+enum Way {
+    /// Whoever opens the door joins them, and what it clones is in them. In a frozen VE it waits outside of the VE's pid
+    /// namespace, whose init could not go while one of us is left there.
+    Joined,
+    /// The process itself when it is there: a clone needs room for one more, to be moved does not. With the file by which
+    /// the v2 cgroup is joined.
+    Moved(Option<OwnedFd>),
 }
 
-/// Cloned into this v2 cgroup, and moved into those of v1 and these.
+fn procs_of(target: &Target<'_>) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let open = |unified| rustix::fs::openat(unified, "cgroup.procs", flags, Mode::empty());
+    target.cgroup_unified.map(open).transpose().call("openat", || "cgroup.procs")
+}
+
 fn run_by(
     target: &Target<'_>,
     program: &Program,
     stdio: &Stdio,
     patience: Duration,
-    unified: Option<BorrowedFd<'_>>,
-    late: &[OwnedFd],
+    way: &Way,
 ) -> std::result::Result<Session, JoinError> {
     let (ours, theirs) = Channel::pair()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .call("open", || "/dev/null")?;
+    let unified = target.cgroup_unified.filter(|_| matches!(way, Way::Joined));
     match raw::clone3(0, unified, libc::SIGCHLD)? {
         Cloned::Child => {
             drop(ours);
@@ -269,7 +276,7 @@ fn run_by(
                 let _ = theirs.send(&Report::failed(&error), None);
                 raw::exit_now(1)
             }
-            enter(target, program, Given { stdio, null, late }, &theirs)
+            enter(target, program, Given { stdio, null, way }, &theirs)
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
@@ -347,14 +354,17 @@ fn end(process: &PidFd) -> Result<()> {
 struct Given<'a> {
     stdio: &'a Stdio,
     null: OwnedFd,
-    /// Files of cgroups to join beside those of v1.
-    late: &'a [OwnedFd],
+    way: &'a Way,
 }
 
-/// First child, on its way in: joins namespaces, then clones the program's process (only a child is in a joined pid
-/// namespace) as a child of our parent.
+/// First child, on its way in: joins cgroups and namespaces, then clones the program's process (only a child is in a
+/// joined pid namespace) as a child of our parent.
 fn enter(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Channel) -> ! {
-    let cloned = join_namespaces(target).and_then(|()| raw::clone_sibling());
+    let joined = match given.way {
+        Way::Joined => join_cgroups(target.cgroup_tasks),
+        Way::Moved(_) => Ok(()),
+    };
+    let cloned = joined.and_then(|()| join_namespaces(target)).and_then(|()| raw::clone_sibling());
     match cloned {
         Ok(Cloned::Child) => inside(target, program, given, channel),
         Ok(Cloned::Parent { pid, .. }) => {
@@ -368,9 +378,8 @@ fn enter(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Cha
     }
 }
 
-/// By whoever stays: a clone from inside would need room for one more process, to be moved does not.
-fn join_cgroups(target: &Target<'_>, late: &[OwnedFd]) -> Result<()> {
-    for fd in target.cgroup_tasks.iter().chain(late) {
+fn join_cgroups<'a>(files: impl IntoIterator<Item = &'a OwnedFd>) -> Result<()> {
+    for fd in files {
         rustix::io::write(fd, b"0").call("write", || "tasks, \"0\"")?;
     }
     Ok(())
@@ -395,7 +404,11 @@ fn join_namespaces(target: &Target<'_>) -> Result<()> {
 
 /// Second child, inside the VE: root, session, standard files, confinement, exec.
 fn inside(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Channel) -> ! {
-    let ready = join_cgroups(target, given.late)
+    let joined = match given.way {
+        Way::Joined => Ok(()),
+        Way::Moved(unified) => join_cgroups(target.cgroup_tasks.iter().chain(unified)),
+    };
+    let ready = joined
         .and_then(|()| become_root())
         .and_then(|()| leave_the_host(given, channel))
         .and_then(|terminal| if terminal { open_terminal(channel) } else { Ok(()) })
