@@ -69,7 +69,7 @@ fn nothing_is_left_open_and_nothing_runs_afterwards() {
             ve.sh("true");
         }
         let said = ve.ok("exec3", &["/root/opener", TABLE, "4000"]).out();
-        assert!(said.split_whitespace().next().unwrap().parse::<u64>().unwrap() > 1000, "{said}");
+        assert!(said.split_whitespace().next().unwrap().parse::<u64>().unwrap() > 100, "{said}");
         // A session's listener goes when its last process has.
         until("descriptors are as before", SOON, || count() <= before + 2);
         let resident: u64 = supervisors(&ve).iter().map(|pid| private_kib(*pid)).max().unwrap();
