@@ -8,6 +8,7 @@ use criu::{Images, Program, Version};
 use serde::{Deserialize, Serialize};
 use vzconf::{Config, Ctid, Exit};
 use vzsys::idmap::IdRange;
+use vzsys::room;
 
 use crate::arrive::{Obstacle, Problem};
 use crate::checkpoint;
@@ -54,9 +55,7 @@ impl Needs {
             memory: cgroup.processes()?.into_iter().filter_map(resident).sum(),
         })
     }
-}
 
-impl Needs {
     /// Of a VE that is suspended: what its dump says.
     ///
     /// # Errors
@@ -225,25 +224,19 @@ pub(crate) fn place_before(ve: &Ve<'_>, memory: u64) -> Option<PathBuf> {
 }
 
 fn choose(in_memory: &Path, ctid: Ctid, config: &Config, memory: u64) -> Option<PathBuf> {
-    let existing = |path: &Path| path.ancestors().skip(1).find(|dir| dir.is_dir()).map(Path::to_owned);
-    let run = existing(in_memory)?;
+    let run = room::above(in_memory);
     // A quarter of it: the VE takes as much again when it is restored.
-    if is_tmpfs(&run) && free(&run).is_some_and(|free| free / 4 > memory + SPARE) {
+    if is_tmpfs(&run) && room::free(&run).is_ok_and(|free| free / 4 > memory + SPARE) {
         return Some(in_memory.to_owned());
     }
     let on_disk = config.dump_file()?.with_file_name(format!("{ctid}.memory"));
-    let room = existing(&on_disk).and_then(|dir| free(&dir)).is_some_and(|free| free > memory + SPARE);
+    let room = room::free(&room::above(&on_disk)).is_ok_and(|free| free > memory + SPARE);
     room.then_some(on_disk)
 }
 
 fn is_tmpfs(path: &Path) -> bool {
     const TMPFS: u64 = 0x0102_1994;
     rustix::fs::statfs(path).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(TMPFS))
-}
-
-fn free(path: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(path).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(test)]

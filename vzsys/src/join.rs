@@ -1,5 +1,7 @@
 //! Entering a running VE: `exec`, `enter`, scripts.
 
+mod console;
+
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::channel::Channel;
 use crate::error::{Call, Result, SysError};
 use crate::launch::Confinement;
+use crate::limits::{Lent, limit_files};
 use crate::process::PidFd;
 use crate::raw::{self, Cloned};
 use crate::{notify, seccomp, trap};
 
-const NOFILE_SOFT: u64 = 1024;
+pub use console::renew_console;
 
 /// `PER_LINUX32` of linux/personality.h: uname(2) reports the 32-bit machine.
 const PER_LINUX32: libc::c_int = 8;
@@ -41,45 +43,6 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Result<()> {
 /// unshare(CLONE_NEWTIME), which is for the children of the caller.
 pub(crate) fn unshare_time() -> Result<()> {
     unshare(UnshareFlags::NEWTIME)
-}
-
-/// The limit of open files that programs may count on (select(2) breaks above it), as init has it: what the
-/// starter's shell happened to set does not reach the VE.
-pub(crate) fn limit_files() -> Result<()> {
-    let files = getrlimit(Resource::Nofile);
-    let soft = files.maximum.map_or(NOFILE_SOFT, |hard| hard.min(NOFILE_SOFT));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: files.maximum })
-        .call("setrlimit", || "NOFILE")?;
-    let core = getrlimit(Resource::Core);
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum }).call("setrlimit", || "CORE")
-}
-
-/// A limit of this process, raised for what it starts; as it was again on drop.
-#[derive(Debug)]
-pub struct Lent {
-    resource: Resource,
-    usual: Rlimit,
-}
-
-impl Lent {
-    /// The soft limit becomes this number, whatever the hard one is. Only the host's root can raise that.
-    ///
-    /// # Errors
-    /// The errno of setrlimit(2).
-    pub fn at_least(resource: Resource, number: u64) -> Result<Self> {
-        let usual = getrlimit(resource);
-        let maximum = usual.maximum.map(|maximum| maximum.max(number));
-        setrlimit(resource, Rlimit { current: Some(number), maximum })
-            .call("setrlimit", || format!("{resource:?}, {number}"))?;
-        Ok(Self { resource, usual })
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // Whoever could raise it may lower it.
-        let _ = setrlimit(self.resource, self.usual);
-    }
 }
 
 /// Drops what a VE's processes may not have. Inside, as root of the VE, last before exec. `hand_over` gives away
@@ -521,45 +484,4 @@ pub fn set_hostname(init: &PidFd, name: &str) -> Result<()> {
             crate::process::Ended::Killed(_) => Err(SysError::new("sethostname", name, Errno::INTR)),
         },
     }
-}
-
-/// Gives a running VE a new console after the old one's master was lost, mounted on `/dev/console`. Programs that open the console anew, as init systems do, use it.
-/// Returns the master.
-///
-/// # Errors
-/// The errno of entering the VE or of its terminal or mount calls.
-pub fn renew_console(init: &PidFd, user_namespace: bool) -> Result<OwnedFd> {
-    let (ours, theirs) = Channel::pair()?;
-    let Cloned::Parent { pidfd, .. } = raw::clone3(0, None, libc::SIGCHLD)? else {
-        drop(ours);
-        let failed = hide().and_then(|()| renew_inside(init, user_namespace, &theirs)).err();
-        let _ = failed.map(|error| theirs.send(&Report::failed(&error), None));
-        raw::exit_now(0)
-    };
-    drop(theirs);
-    let in_time = ours.ready_by(Instant::now() + WAY_IN)?;
-    let report = if in_time { ours.receive::<Report>() } else { Ok(None) };
-    end(&PidFd::from_fd(pidfd))?;
-    match report? {
-        Some((Report::Terminal, Some(master))) => Ok(master),
-        Some((Report::EnterFailed { error, .. }, _)) => Err(SysError::new("console", error, Errno::IO)),
-        _ => Err(SysError::new("console", "the helper process ended", Errno::IO)),
-    }
-}
-
-fn renew_inside(init: &PidFd, user_namespace: bool, channel: &Channel) -> Result<()> {
-    let user = if user_namespace { libc::CLONE_NEWUSER } else { 0 };
-    raw::setns(init.as_fd(), (user | libc::CLONE_NEWNS) as u64)?;
-    become_root()?;
-    raw::close_all_but(&[channel.as_fd(), init.as_fd()])?;
-    // What is mounted for a moment is not to be seen by the VE.
-    unshare(UnshareFlags::NEWNS)?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).call("mount", || "/, MS_REC|MS_PRIVATE")?;
-    let (master, slave) = crate::launch::console()?;
-    raw::setns(init.as_fd(), libc::CLONE_NEWNS as u64)?;
-    let console = std::path::Path::new("/dev/console");
-    crate::mount::umount_lazy(console)?;
-    slave.attach(console)?;
-    channel.send(&Report::Terminal, Some(master.as_fd()))
 }

@@ -6,6 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Call, Result, SysError};
+use crate::raw::last_errno;
 
 /// The longest name of a device.
 const LONGEST: usize = libc::IFNAMSIZ - 1;
@@ -35,8 +36,7 @@ impl Tun {
         // SAFETY: the request reads and writes an ifreq, which `request` is, live for the call.
         let done = unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
         if done < 0 {
-            let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-            return Err(SysError::new("ioctl", format!("TUNSETIFF, {name}"), errno));
+            return Err(SysError::new("ioctl", format!("TUNSETIFF, {name}"), last_errno()));
         }
         Ok(Self(fd))
     }

@@ -336,6 +336,5 @@ fn dest_of(dir: &Path) -> PathBuf {
 
 /// Free KiB for root's unprivileged sibling: what is reserved for root stays so.
 fn free(dir: &Path) -> Result<u64, Fault> {
-    let stat = rustix::fs::statvfs(dir).call("statfs", || dir.display().to_string())?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize) / 1024)
+    Ok(vzsys::room::free(dir)? / 1024)
 }

@@ -36,7 +36,7 @@ use rustix::mount::MountAttrFlags;
 use vzconf::Exit;
 use vzsys::block::{self, Cache, Loop};
 use vzsys::mount::{Detached, Opt};
-use vzsys::{Call, SysError, fault};
+use vzsys::{Call, SysError, fault, room};
 
 pub use copy::copy;
 pub use error::ImageError;
@@ -245,8 +245,7 @@ impl Image {
     pub fn expect_room(&self, bytes: u64) -> Result<(), ImageError> {
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         let failed = || ImageError::call(&self.path, Exit::CreateImage);
-        let stat = rustix::fs::statvfs(dir).call("statvfs", || dir.display().to_string()).map_err(failed())?;
-        let free = stat.f_bavail * stat.f_frsize;
+        let free = room::free(dir).map_err(failed())?;
         if free >= bytes {
             return Ok(());
         }

@@ -136,7 +136,7 @@ pub fn check(node: &Node, subject: &Subject) -> Result<Vec<Problem>> {
             note(Obstacle::Bridge, format!("there is no bridge {bridge} there"));
         }
     }
-    let parent = existing_parent(&private);
+    let parent = vzsys::room::above(&private);
     if let Err(text) = room(&parent, subject.bytes) {
         note(Obstacle::Space, text);
     }
@@ -172,13 +172,8 @@ fn taken(addresses: &[IpAddr]) -> Result<Vec<(IpAddr, Ctid)>> {
     Ok(addresses.iter().filter_map(|address| Some((*address, owner(address)?))).collect())
 }
 
-fn existing_parent(path: &Path) -> PathBuf {
-    path.ancestors().skip(1).find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
-}
-
 fn room(dir: &Path, bytes: u64) -> std::result::Result<(), String> {
-    let stat = rustix::fs::statvfs(dir).map_err(|errno| format!("statvfs({}): {errno}", dir.display()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = vzsys::room::free(dir).map_err(|error| error.to_string())?;
     if free > bytes {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use templates::backup::{Head, Load, Totals};
 use templates::layout::{self, Choice, Empty, Layout};
 use vzconf::{Action, ConfFile, Config, Ctid, Exit, Script};
-use vzsys::fault;
+use vzsys::{fault, room};
 
 use super::dump::Dump;
 use crate::creating::{self, Mark};
@@ -192,10 +192,10 @@ fn warn_of_addresses(ve: &Ve<'_>, file: &ConfFile, other: u32) {
 
 fn check_space(private: &Path, totals: Option<&Totals>) -> Result<()> {
     let Some(totals) = totals else { return Ok(()) };
-    let Some(parent) = private.ancestors().skip(1).find(|dir| dir.is_dir()) else { return Ok(()) };
-    let stat = rustix::fs::statvfs(parent).map_err(std::io::Error::from);
-    let stat = stat.doing(Exit::System, || format!("cannot ask for the space in {}", parent.display()))?;
-    let available = stat.f_bavail.saturating_mul(stat.f_frsize) / 1024;
+    let parent = room::above(private);
+    let free = room::free(&parent);
+    let free = free.doing(Exit::System, || format!("cannot ask for the space in {}", parent.display()))?;
+    let available = free / 1024;
     let needed = totals.bytes / 1024;
     if needed <= available {
         return Ok(());
@@ -247,7 +247,7 @@ fn build(ve: &Ve<'_>, draft: &Draft, load: Source, wish: &Wish) -> Result<(Head,
 
 /// An image on a full disk tells nobody but the kernel's log why its blocks cannot be written.
 fn is_full(dir: &Path) -> bool {
-    rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < 64 << 10)
+    room::free(dir).is_ok_and(|free| free < 64 << 10)
 }
 
 fn full(dir: &Path, error: Error) -> Error {

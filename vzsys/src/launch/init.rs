@@ -119,7 +119,7 @@ fn execute(plan: &LaunchPlan, init: &CString, channel: &Channel) -> LaunchError 
         }
     };
     let confined = furnish::stdio()
-        .and_then(|()| crate::join::limit_files())
+        .and_then(|()| crate::limits::limit_files())
         .and_then(|()| crate::join::confine(&plan.confinement, hand_over))
         .at(Stage::Confine);
     if let Err(error) = confined {

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::Channel;
 use crate::error::{Call, Result};
 use crate::idmap::{self, IdRange};
-use crate::join::Lent;
+use crate::limits::Lent;
 use crate::mount::Detached;
 use crate::process::PidFd;
 use crate::raw::{self, Cloned};
