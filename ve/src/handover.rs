@@ -134,14 +134,10 @@ fn dir(paths: &Paths) -> PathBuf {
     paths.state_dir().join("migrate")
 }
 
-fn record(paths: &Paths, ctid: Ctid) -> PathBuf {
-    dir(paths).join(format!("{ctid}.json"))
-}
-
 /// The record of a VE's move, as long as there is one.
 #[must_use]
 pub fn path(paths: &Paths, ctid: Ctid) -> PathBuf {
-    record(paths, ctid)
+    dir(paths).join(format!("{ctid}.json"))
 }
 
 /// Where a VE's configuration and scripts wait until it is this host's.
@@ -162,11 +158,11 @@ impl Handover {
     /// # Errors
     /// Exit 3.
     pub fn load(paths: &Paths, ctid: Ctid) -> Result<Option<Self>> {
-        let found: Option<Self> = read(&record(paths, ctid))?;
+        let found: Option<Self> = read(&path(paths, ctid))?;
         match found {
             Some(handover) if handover.version != VERSION => Err(Error::refused(
                 Exit::System,
-                format!("{} is of another version", record(paths, ctid).display()),
+                format!("{} is of another version", path(paths, ctid).display()),
             )),
             found => Ok(found),
         }
@@ -178,7 +174,7 @@ impl Handover {
     /// Exit 3.
     pub fn save(&self, paths: &Paths) -> Result<()> {
         let ctid: Ctid = Ctid::new(self.ctid)?;
-        write(&record(paths, ctid), self)
+        write(&path(paths, ctid), self)
     }
 
     /// The move is over.
@@ -186,7 +182,7 @@ impl Handover {
     /// # Errors
     /// Exit 3.
     pub fn forget(paths: &Paths, ctid: Ctid) -> Result<()> {
-        remove(&record(paths, ctid))
+        remove(&path(paths, ctid))
     }
 
     /// Whether this host has taken the VE over in this move.
@@ -318,7 +314,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (paths, ctid) = (Paths::under(dir.path()), Ctid::new(101).unwrap());
         leaving(Leave::Copying).save(&paths).unwrap();
-        std::fs::write(record(&paths, ctid), "{").unwrap();
+        std::fs::write(path(&paths, ctid), "{").unwrap();
         assert!(Handover::load(&paths, ctid).is_err());
     }
 

@@ -20,6 +20,11 @@ const COUNT: u32 = 0x6000;
 /// # Errors
 /// Exit 21 for a bad `LOCAL_UID`, 6 when all ranges are taken, 3 when they cannot be recorded.
 pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
+    range(config, || claim_slot(&config.paths().idmap_dir(), ctid))
+}
+
+/// As the configuration says it; without its word, of the slot that is asked for.
+fn range(config: &Config, slot: impl FnOnce() -> Result<u32>) -> Result<Option<IdRange>> {
     // A range in vz.conf, as OpenVZ's had one, would be shared by all VEs; only "none" can be meant there.
     let own = config.own("LOCAL_UID").is_some();
     match config.local_uid().filter(|base| own || *base == 0) {
@@ -29,7 +34,7 @@ pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
             Exit::InvalidValue,
             format!("LOCAL_UID={base} leaves no room for {RANGE} ids"),
         )),
-        None => claim_slot(&config.paths().idmap_dir(), ctid).map(|slot| Some(IdRange::at(slot * RANGE))),
+        None => slot().map(|slot| Some(IdRange::at(slot * RANGE))),
     }
 }
 
@@ -38,22 +43,20 @@ pub(crate) fn claim(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
 /// # Errors
 /// As [`claim`].
 pub(crate) fn wanted(config: &Config, ctid: Ctid) -> Result<Option<IdRange>> {
-    let own = config.own("LOCAL_UID").is_some();
-    if config.local_uid().is_some_and(|base| own || base == 0) {
-        return claim(config, ctid);
-    }
-    let (dir, wish) = (config.paths().idmap_dir(), ctid.get() % COUNT);
-    let mut slots = (0..COUNT).map(|step| FIRST + (wish + step) % COUNT);
-    let free = slots.find(|slot| owner(&slot_path(&dir, *slot)).is_none_or(|owner| owner == ctid));
-    Ok(Some(IdRange::at(free.unwrap_or(FIRST) * RANGE)))
+    let dir = config.paths().idmap_dir();
+    let is_free = |slot: &u32| owner(&slot_path(&dir, *slot)).is_none_or(|owner| owner == ctid);
+    range(config, || Ok(slots(ctid).find(is_free).unwrap_or(FIRST)))
+}
+
+/// All of them, the one that a number wishes for first.
+fn slots(ctid: Ctid) -> impl Iterator<Item = u32> {
+    (0..COUNT).map(move |step| FIRST + (ctid.get() % COUNT + step) % COUNT)
 }
 
 fn claim_slot(dir: &Path, ctid: Ctid) -> Result<u32> {
-    let wish = ctid.get() % COUNT;
     let what = || format!("cannot record the ids of container {ctid} in {}", dir.display());
     fs::create_dir_all(dir).doing(Exit::System, what)?;
-    for step in 0..COUNT {
-        let slot = FIRST + (wish + step) % COUNT;
+    for slot in slots(ctid) {
         let path = slot_path(dir, slot);
         loop {
             match owner(&path) {

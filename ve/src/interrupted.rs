@@ -3,7 +3,7 @@
 use vzconf::{Ctid, Exit, Paths};
 
 use crate::error::{Error, Result};
-use crate::handover::{Arrive, Handover, Leave, Leaving, Part, Then};
+use crate::handover::{self, Arrive, Handover, Leave, Leaving, Part, Then};
 use crate::node::Node;
 use crate::{arrive, depart, marker, mount, start};
 
@@ -19,7 +19,7 @@ pub enum Wake {
 /// Whether a move was begun, or is at work, on this VE.
 #[must_use]
 pub fn is_marked(paths: &Paths, ctid: Ctid) -> bool {
-    paths.state_dir().join("migrate").join(format!("{ctid}.json")).exists()
+    handover::path(paths, ctid).exists()
 }
 
 /// Mends what can be mended without asking the other host. A VE that never moved costs one look-up.
