@@ -194,10 +194,21 @@ fn check(ve: &Ve<'_>, verb: &Verb) -> Result<(), Error> {
 fn ended(words: &[OsString]) -> ExitCode {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let [ctid, how, pid, start_time] = words[..] else { return Exit::InvalidSyntax.into() };
-    let Some(life) = Life::parse(pid, start_time) else { return Exit::InvalidSyntax.into() };
-    let flags = cli::Flags { quiet: true, ..cli::Flags::default() };
-    let report = Report::new(flags);
-    match tidy(&report, ctid, life, &Reason::parse(how)) {
+    let (Some(life), Ok(ctid)) = (Life::parse(pid, start_time), ctid.parse()) else {
+        return Exit::InvalidSyntax.into();
+    };
+    for_monitor(ctid, |node, _| tidy(node, ctid, life, &Reason::parse(how)))
+}
+
+/// Does what a monitor calls for: nobody is at a console, and what is to be told is logged.
+fn for_monitor(ctid: Ctid, work: impl FnOnce(&Node, &Report) -> Result<(), Error>) -> ExitCode {
+    let report = Report::new(cli::Flags { quiet: true, ..cli::Flags::default() });
+    let done = Node::open(Paths::host(), report.say()).and_then(|node| {
+        report.configure(&node.global);
+        report.about(ctid);
+        work(&node, &report)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report.line(-1, &format!("Error: {}", ve::describe(&error)));
@@ -213,46 +224,25 @@ fn out_of_memory(words: &[OsString]) -> ExitCode {
     let (Ok(ctid), Ok(kills)) = (ctid.parse::<Ctid>(), kills.parse::<u64>()) else {
         return Exit::InvalidSyntax.into();
     };
-    let report = Report::new(cli::Flags { quiet: true, ..cli::Flags::default() });
-    match Node::open(Paths::host(), report.say()) {
-        Ok(node) => {
-            report.configure(&node.global);
-            report.about(ctid);
-            let what = if kills == 1 { "process was" } else { "processes were" };
-            report.line(-1, &format!("WARNING: out of memory: {kills} {what} killed by the kernel"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.exit().into(),
-    }
+    for_monitor(ctid, |_, report| {
+        let what = if kills == 1 { "process was" } else { "processes were" };
+        report.line(-1, &format!("WARNING: out of memory: {kills} {what} killed by the kernel"));
+        Ok(())
+    })
 }
 
 /// Lets a VE go on that was left frozen. Words: CTID.
 fn left_frozen(words: &[OsString]) -> ExitCode {
     let ctid = words.first().and_then(|word| word.to_str()?.parse::<Ctid>().ok());
     let Some(ctid) = ctid else { return Exit::InvalidSyntax.into() };
-    let report = Report::new(cli::Flags { quiet: true, ..cli::Flags::default() });
-    let mend = || -> Result<(), Error> {
-        let node = Node::open(Paths::host(), report.say())?;
-        report.configure(&node.global);
-        report.about(ctid);
+    for_monitor(ctid, |node, _| {
         // Whoever has it mends as well.
         let _lock = node.lock(ctid, "mend")?;
         ve::marker::mend(&node.ve(ctid)?)
-    };
-    match mend() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report.line(-1, &format!("Error: {}", ve::describe(&error)));
-            error.exit().into()
-        }
-    }
+    })
 }
 
-fn tidy(report: &Rc<Report>, ctid: &str, life: Life, reason: &Reason) -> Result<(), Error> {
-    let node = Node::open(Paths::host(), report.say())?;
-    report.configure(&node.global);
-    let ctid: Ctid = ctid.parse()?;
-    report.about(ctid);
+fn tidy(node: &Node, ctid: Ctid, life: Life, reason: &Reason) -> Result<(), Error> {
     life.settle(&node.paths.run_dir(ctid), reason);
     let _lock = Lock::wait(&node.global.lock_dir(), ctid, Instant::now() + ENDED_LOCK)?;
     // Its configuration is read now that nobody changes it.
