@@ -9,6 +9,8 @@ import subprocess
 FILES = ["Cargo.toml", "packaging/conf", "packaging/etc", "packaging/man"]
 TOOLS = ("vzubc", "vzcalc", "vzmemcheck", "vzcpucheck", "vzoversell", "vzpid", "vznnc") + (
     "vzcfgvalidate", "vzsplit", "vzcfgscale", "vztop", "vzmetrics", "vzbackup", "vzrestore", "vzquota", "vzmigrate", "vzimport", "vzdump")
+# Where packaging/criu puts it with all its libraries; the machines' root has a link from there to the disk.
+CRIU = "/usr/lib/vz/criu"
 ROOMS = ["ve", "migrate", "templates", "netns", "beancounters", "vzctl", "vzd", "vzconf", "vzsys", "tests"]
 
 
@@ -49,6 +51,7 @@ def build(image, checkout, programs, binaries, templates, modules):
     for path in templates:
         shutil.copy2(path, os.path.join(tree, "templates"))
     _copy(modules, os.path.join(tree, "modules"))
+    _copy(CRIU, os.path.join(tree, "criu"))
     _disk(tree, image)
     shutil.rmtree(tree)
 

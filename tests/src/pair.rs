@@ -284,7 +284,8 @@ impl Second {
         fs::create_dir_all(&dir).unwrap();
         let mut command = outside::apart(&inside::group_of_second(first));
         command
-            .arg(std::env::current_exe().unwrap())
+            // (The kernel names what it runs from where it was mounted outside of this host.)
+            .arg(std::env::args_os().next().unwrap())
             .args([test, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"])
             .env(SECOND, "1")
             .env(outside::NODE, &dir)

@@ -68,6 +68,38 @@ fn a_clone_is_another_machine_unless_it_is_to_be_the_same() {
     });
 }
 
+/// Linux 6.1 can be told of so many; see templates/src/layout/stack.rs.
+const MOST_LAYERS: usize = 60;
+
+#[test]
+fn layers_are_as_many_as_every_kernel_takes() {
+    on_node(|node| {
+        let original = node.with_layout(1, "overlay");
+        let layers = || fs::read_dir("/vz/private/.layers").map_or(0, |all| all.count()) / 2;
+        original.write("etc/state", "0");
+        for _ in 0..3 {
+            let clone = node.ve(2);
+            clone.ok("create", &["--from", &original.id]);
+            clone.ok("destroy", &[]);
+        }
+        assert_eq!(layers(), 1, "nothing was written between the clones");
+        for number in 1..MOST_LAYERS {
+            original.write("etc/state", &number.to_string());
+            original.ok("snapshot", &[]);
+        }
+        assert_eq!(layers(), MOST_LAYERS);
+        original.write("etc/state", "last");
+        original.run("snapshot", &[]).exits(156).says("60 layers");
+        let clone = node.ve(2);
+        clone.run("create", &["--from", &original.id]).says("60 layers");
+        clone.is("deleted unmounted down");
+        assert_eq!(original.read("etc/state").as_deref(), Some("last"));
+        original.start();
+        original.run("snapshot", &[]).says("60 layers");
+        assert_eq!(original.sh("cat /etc/state"), "last");
+    });
+}
+
 #[test]
 fn what_cannot_be_cloned_is_refused_and_leaves_nothing() {
     on_node(|node| {

@@ -130,7 +130,7 @@ fn a_damaged_mark_takes_nothing_away_that_may_have_been_there_before() {
             fs::copy("/etc/vz/conf/ve-basic.conf-sample", ve.conf_path()).unwrap();
             fs::create_dir_all(ve.private()).unwrap();
             fs::write(&mark, text).unwrap();
-            ve.run("start", &[]).says("interrupted");
+            ve.ok("set", &["--hostname", "kept", "--save"]).says("interrupted");
             assert!(ve.conf_path().exists() && ve.private().exists() && !Path::new(&mark).exists());
             ve.ok("create", &["--ostemplate", "tiny"]).says("it will be used");
             ve.ok("destroy", &[]);

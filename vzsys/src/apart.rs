@@ -1,5 +1,6 @@
 //! Mounts that are attached for a moment, where nobody sees them.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -9,8 +10,12 @@ use rustix::thread::UnshareFlags;
 
 use crate::error::{Call, Result, SysError};
 use crate::join::unshare;
-use crate::mount::Detached;
+use crate::mount::{Detached, Opt};
 
+/// Older kernels take lower layers only in one text, and of that 256 bytes.
+const LAYERS_ONE_BY_ONE: (u32, u32) = (6, 8);
+/// Where a descriptor is called by its number.
+const DESCRIPTORS: &str = "/proc/thread-self/fd";
 /// Older kernels take the layers of an overlay only from mounts that are attached in the mount namespace of
 /// whoever makes it.
 const DETACHED_LAYERS: (u32, u32) = (6, 15);
@@ -26,7 +31,19 @@ pub fn with_layers<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<
     if kernel_is_at_least(DETACHED_LAYERS) { work() } else { attached(layers, work) }
 }
 
-/// Does work while these mounts are attached, on any kernel. A thread may have a mount namespace of its own,
+/// How an overlay that is made in [`with_layers`] is told its lower layers, from the top down.
+#[must_use]
+pub fn lower_layers(lower: &[Detached]) -> Vec<Opt> {
+    if kernel_is_at_least(LAYERS_ONE_BY_ONE) {
+        return lower.iter().map(|layer| Opt::value("lowerdir+", layer.proc_path())).collect();
+    }
+    // Such a kernel takes attached layers only, so that the work has the directory of the descriptors.
+    let numbers: Vec<String> = lower.iter().map(|layer| layer.as_fd().as_raw_fd().to_string()).collect();
+    vec![Opt::value("lowerdir", numbers.join(":"))]
+}
+
+/// Does work while these mounts are attached, on any kernel. Its current directory is the one of the process's
+/// descriptors: a mount may be called by its number. A thread may have a mount namespace of its own,
 /// and shares its descriptors with the others.
 ///
 /// # Errors
@@ -42,6 +59,7 @@ pub fn attached<T: Send>(layers: &[&Detached], work: impl FnOnce() -> Result<T> 
         for layer in layers {
             layer.attach("/".as_ref())?;
         }
+        rustix::process::chdir(DESCRIPTORS).call("chdir", || DESCRIPTORS)?;
         work()
     };
     let failed = |error: std::io::Error| SysError::from_io("clone", "a thread", &error);

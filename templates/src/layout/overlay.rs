@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 use vzconf::Exit;
-use vzsys::apart::with_layers;
+use vzsys::apart::{lower_layers, with_layers};
 use vzsys::idmap::{self, IdRange};
 use vzsys::mount::{Detached, Opt};
 use vzsys::{Call, SysError, fault};
@@ -25,11 +25,10 @@ const RECORD: &str = "layout.json";
 /// Has the same two directories in it.
 const IMAGE: &str = "upper.img";
 const LAYERS: [&str; 2] = ["upper", "work"];
-const RECORD_MAX: u64 = 64 * 1024;
+/// Of 4096 snapshots, each on 60 layers, it has 10 MiB.
+const RECORD_MAX: u64 = 16 << 20;
 /// Any range will do to try whether ids can be mapped.
 const PROBE_IDS: u32 = 0x1000_0000;
-/// How many layers, the template among them, every kernel takes; more from 6.7 on.
-const FEW: usize = 12;
 
 /// `layout.json` of an overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,13 +348,7 @@ fn combine(
     ids: Option<IdRange>,
     more: Vec<Opt>,
 ) -> Result<Detached, SysError> {
-    let paths = lower.iter().map(Detached::proc_path);
-    let mut options: Vec<Opt> = if lower.len() <= FEW {
-        // Every kernel knows this form; its text has 256 bytes at most.
-        vec![Opt::value("lowerdir", paths.collect::<Vec<_>>().join(":"))]
-    } else {
-        paths.map(|path| Opt::value("lowerdir+", path)).collect()
-    };
+    let mut options = lower_layers(lower);
     if let Some(path) = own.map(Detached::proc_path) {
         options.push(Opt::value("upperdir", format!("{path}/upper")));
         options.push(Opt::value("workdir", format!("{path}/work")));

@@ -41,6 +41,10 @@ pub struct Stack {
     pub shelve: Option<String>,
 }
 
+/// How many layers an overlay has at most, the template and the upper directory not counted: what Linux 6.1 can be told,
+/// because a VE moves between kernels. (More from 6.8 on, and then 500.)
+pub(crate) const MOST: usize = 60;
+
 impl Stack {
     /// Nothing but the template lies below.
     #[must_use]
@@ -202,6 +206,19 @@ fn shelve(private: &Path, layer: &Path) -> vzsys::Result<()> {
         fs::rename(&next, &upper).call("rename", || next.display().to_string())?;
     }
     Ok(())
+}
+
+/// Whether a VE, which is not mounted, has written nothing since its upper directory was put upon its layers: what it is
+/// they say alone.
+pub(crate) fn is_untouched(private: &Path, stack: &Stack) -> vzsys::Result<bool> {
+    let Some(top) = stack.layers.first() else { return Ok(false) };
+    let (upper, top) = (private.join("upper"), Store::of(private).layer(top));
+    let entries = fs::read_dir(&upper).call("open", || upper.display().to_string())?.count();
+    let like = |path: &Path| -> vzsys::Result<_> {
+        let of = fs::symlink_metadata(path).call("stat", || path.display().to_string())?;
+        Ok((of.uid(), of.gid(), of.mode(), crate::mirror::plain_xattrs(path)?))
+    };
+    Ok(entries == 0 && like(&upper)? == like(&top)?)
 }
 
 /// An empty directory with the owner, mode and extended attributes of another: it is the top of the VE's root.

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use vzsys::{Call, SysError};
 
 use crate::changes::Change;
-pub(crate) use xattr::{Which, copy_xattrs};
+pub(crate) use xattr::{Which, copy_xattrs, plain_xattrs};
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Bytes of a path that are looked up at once; the kernel takes 4095.

@@ -28,6 +28,21 @@ pub(super) fn path_in(dir: BorrowedFd<'_>, name: &CStr) -> PathBuf {
         .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
+/// Those of a file, without overlayfs' own, in the order of their names.
+pub(crate) fn plain_xattrs(path: &Path) -> vzsys::Result<Vec<(CString, Vec<u8>)>> {
+    let mut value = vec![0; MAX];
+    let mut all = Vec::new();
+    for name in list(path)?.into_iter().filter(|name| !is_overlays(name)) {
+        match lgetxattr(path, &name, &mut value) {
+            Ok(length) => all.push((name, value[..length].to_vec())),
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(SysError::new("lgetxattr", path.display(), errno)),
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
 /// Gives `to` the attributes of `from`, and no others.
 pub(crate) fn copy_xattrs(from: &Path, to: &Path, which: Which) -> vzsys::Result<()> {
     let wanted = list(from)?;

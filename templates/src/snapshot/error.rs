@@ -34,6 +34,12 @@ pub enum SnapshotError {
         /// Where they should be.
         path: PathBuf,
     },
+    /// There are as many layers as an overlay can have.
+    #[error("{} stands on {} layers already; delete snapshots of it that are not needed", path.display(), crate::layout::stack::MOST)]
+    TooDeep {
+        /// The private area.
+        path: PathBuf,
+    },
     /// The private area itself.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -55,7 +61,7 @@ impl SnapshotError {
         match self {
             Self::Layout(error) => error.exit() == Exit::FsNoDiskSpace,
             Self::Call { source, .. } => source.is_full(),
-            Self::Tree(_) | Self::Damaged { .. } | Self::NoData { .. } => false,
+            Self::Tree(_) | Self::Damaged { .. } | Self::NoData { .. } | Self::TooDeep { .. } => false,
         }
     }
 }

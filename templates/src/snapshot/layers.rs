@@ -24,6 +24,16 @@ impl Layers<'_> {
         Ok(layer)
     }
 
+    /// Whether one more layer is possible.
+    fn check_depth(&self, record: &Record) -> Result<()> {
+        let path = || self.0.private.to_owned();
+        if record.stack.layers.len() < stack::MOST {
+            Ok(())
+        } else {
+            Err(SnapshotError::TooDeep { path: path() })
+        }
+    }
+
     fn save(&self, record: &Record) -> Result<()> {
         Ok(record.replace(self.0.private)?)
     }
@@ -86,6 +96,7 @@ impl Keeper for Layers<'_> {
 
     fn take(&self, id: Id) -> Result<()> {
         let mut record = stack::settle(self.0.private)?;
+        self.check_depth(&record)?;
         let layer = self.announce(id)?;
         record.stack.layers.insert(0, layer.clone());
         record.stack.snapshots.insert(layer.clone(), record.stack.layers.clone());
@@ -98,6 +109,7 @@ impl Keeper for Layers<'_> {
     }
 
     fn copy_places(&self, id: Id) -> Result<Places> {
+        self.check_depth(&Record::load(self.0.private)?)?;
         let layer = self.announce(id)?;
         Ok(Places::copy(self.0.private.join("upper"), self.store().layer(&layer)))
     }
@@ -143,6 +155,10 @@ impl Keeper for Layers<'_> {
         if let Some(id) = of {
             return self.clone_with(&record, &self.layers_of(&record, id)?, to);
         }
+        if stack::is_untouched(self.0.private, &record.stack).failed_at("compare", self.0.private)? {
+            return self.clone_with(&record, &record.stack.layers, to);
+        }
+        self.check_depth(&record)?;
         // What the VE has written until now becomes a layer of both.
         let layer = self.announce(to.id)?;
         record.stack.layers.insert(0, layer.clone());
@@ -154,6 +170,7 @@ impl Keeper for Layers<'_> {
     }
 
     fn clone_places(&self, to: Target<'_>) -> Result<Places> {
+        self.check_depth(&Record::load(self.0.private)?)?;
         let (layer, store) = (to.id.bare(), Store::of(to.area));
         store.add_refs([&layer], to.ctid).failed("note a layer")?;
         Ok(Places::copy(self.0.private.join("upper"), store.layer(&layer)))
