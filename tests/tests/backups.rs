@@ -226,6 +226,62 @@ fn a_backup_holds_up_nobody_but_destroy() {
     });
 }
 
+/// A writer that keeps four files in step: each has the number of the one before it, or the one before that number.
+const IN_STEP: &str = "cd /data; n=0; while :; do n=$((n+1)); echo $n >a.new; mv a.new a; echo $n >b; \
+                       echo $n >>c; echo $n >>d; done";
+
+/// Whatever the layout: what is saved of a running container is what it was at one moment, full and incremental.
+#[test]
+fn a_running_container_is_saved_as_it_was_at_one_moment() {
+    on_node(|node| {
+        let _swept = Swept;
+        let layouts =
+            if skip_images() { &["overlay", "simfs"][..] } else { &["overlay", "simfs", "image", "ploop"] };
+        for (number, layout) in (1..).zip(layouts) {
+            let ve = node.with_layout(number, layout);
+            ve.start();
+            ve.sh("mkdir -p /data/many; for n in $(seq 300); do echo $n >/data/many/$n; done");
+            ve.sh(&format!("({IN_STEP}) </dev/null >/dev/null 2>&1 & echo begun"));
+            until("it writes", SOON, || ve.run("exec2", &["test -s /data/d"]).code == 0);
+            let restored = node.ve(9);
+            for times in 0..2 {
+                let told = vzbackup(node, &["-q", "--json", &ve.id]).ok().out();
+                assert!(told.contains("\"taken\": \"snapshot\""), "{layout}: {told}");
+                assert_eq!(number_of(&told, "changed_meanwhile"), 0.0);
+                assert!(number_of(&told, "frozen_ms") > 0.0, "{layout}: {told}");
+                println!("{layout}: stood still for {} ms", number_of(&told, "frozen_ms"));
+                vzrestore(node, &["-q", &newest(), "--as", &restored.id]).ok();
+                restored.ok("mount", &[]);
+                let last = |name: &str| -> u64 {
+                    let path = Path::new("/vz/root").join(&restored.id).join("data").join(name);
+                    let text = fs::read_to_string(path).unwrap();
+                    text.lines().last().map_or(0, |line| line.parse().unwrap())
+                };
+                // (`>b` empties it first.)
+                let [a, b, c, d] = ["a", "b", "c", "d"].map(last);
+                let b = if b == 0 { c } else { b };
+                assert!(a >= b && b >= c && c >= d && d + 1 >= a, "{layout} {times}: {a} {b} {c} {d}");
+                restored.ok("umount", &[]);
+                restored.destroy();
+                next_second();
+            }
+            assert!(ve.sh("cat /data/a").parse::<u64>().is_ok(), "it goes on");
+            ve.destroy();
+            let _ = fs::remove_dir_all(BACKUPS);
+        }
+    });
+}
+
+/// Whether a host has no loop devices for images.
+fn skip_images() -> bool {
+    vztests::lacks(&[vztests::Need::Loops])
+}
+
+fn number_of(json: &str, key: &str) -> f64 {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    value[key].as_f64().unwrap_or_else(|| panic!("no {key} in {json}"))
+}
+
 /// On btrfs it is one moment that is saved, whatever the container does meanwhile, and nothing is left of it.
 #[test]
 fn a_subvolume_is_saved_as_it_was_at_one_moment() {

@@ -7,6 +7,7 @@ use templates::layout::{self, Layout};
 use templates::snapshot::View;
 use vzconf::{Ctid, Exit, Lock};
 use vzsys::mount::Detached;
+use vzsys::process::ProcRef;
 
 use crate::dismantle;
 use crate::error::{Doing, Result};
@@ -24,6 +25,8 @@ pub struct Tree {
     pub shift: u32,
     /// A stopped VE is not started under a reader: two overlays must not share their layers.
     lock: Option<Lock>,
+    /// The init of a VE that changes the files while they are read.
+    init: Option<ProcRef>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,12 @@ impl Tree {
         }
     }
 
+    /// The init of a VE that changes the files while they are read, if one does.
+    #[must_use]
+    pub fn init(&self) -> Option<ProcRef> {
+        self.init
+    }
+
     /// Of which time it is.
     #[must_use]
     pub fn taken(&self) -> Taken {
@@ -95,7 +104,7 @@ pub fn tree(node: &Node, ctid: Ctid) -> Result<(Ve<'_>, Tree)> {
     }
     dismantle::mend(&ve)?;
     let held = Held::Root(of_stopped(&ve)?);
-    Ok((ve, Tree { held, shift: 0, lock: Some(lock) }))
+    Ok((ve, Tree { held, shift: 0, lock: Some(lock), init: None }))
 }
 
 /// What a running VE's files are now, or, where that would take a copy, what they are while they are read.
@@ -105,13 +114,12 @@ fn of_running(ve: &Ve<'_>) -> Result<Option<Tree>> {
     }
     let private = ve.existing_private()?;
     if ve.layout(&private)? != Layout::Btrfs {
-        ve.say(1, "This layout keeps no moment of a running container: files are read while they may change");
         return of_root(ve);
     }
     let lock = Lock::wait(&ve.node.global.lock_dir(), ve.ctid, Instant::now() + BUSY)?;
     let view = if ve.running().is_some() { snapshot::view(ve) } else { Ok(None) };
     lock.release()?;
-    Ok(view?.map(|view| Tree { held: Held::View(view), shift: 0, lock: None }))
+    Ok(view?.map(|view| Tree { held: Held::View(view), shift: 0, lock: None, init: None }))
 }
 
 /// The root of a stopped VE, mounted or not. The caller has the lock.
@@ -130,5 +138,6 @@ fn of_root(ve: &Ve<'_>) -> Result<Option<Tree>> {
     let Some(state) = ve.running() else { return Ok(None) };
     let mount = Detached::copy_of(&state.root, false)
         .doing(Exit::FsCantMount, || format!("cannot open {}", state.root.display()))?;
-    Ok(Some(Tree { held: Held::Root(mount), shift: state.ids.map_or(0, |ids| ids.base), lock: None }))
+    let shift = state.ids.map_or(0, |ids| ids.base);
+    Ok(Some(Tree { held: Held::Root(mount), shift, lock: None, init: Some(state.init) }))
 }

@@ -194,7 +194,12 @@ fn keep_only(wait: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
 
 /// Somebody who goes on when this process is killed; at the end of the value it is not needed any more.
 #[derive(Debug)]
-pub struct Heir(Option<OwnedFd>);
+pub struct Heir(OwnedFd);
+
+/// What an heir is told: from now on it is needed, it is not, it never will be.
+const NEEDED: u8 = b'!';
+const SPARED: u8 = b'-';
+const OVER: u8 = b'.';
 
 impl Heir {
     /// Does `work` in a copy of this process if this one ends before the value does, however it ends.
@@ -202,31 +207,67 @@ impl Heir {
     /// # Errors
     /// The errno of pipe2(2) or clone3(2): then nobody would do it.
     pub fn appoint(work: impl FnOnce()) -> Result<Self> {
+        let heir = Self::prepare(work)?;
+        heir.arm()?;
+        Ok(heir)
+    }
+
+    /// The same, but only from [`Heir::arm`] to [`Heir::disarm`]: for a process that is going to have several threads, and can
+    /// appoint nobody any more then.
+    ///
+    /// # Errors
+    /// As [`Heir::appoint`].
+    pub fn prepare(work: impl FnOnce()) -> Result<Self> {
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (wait, ours) = rustix::pipe::pipe_with(flags).call("pipe2", || "CLOEXEC")?;
         match raw::clone3(0, None, 0)? {
-            Cloned::Parent { .. } => Ok(Self(Some(ours))),
+            Cloned::Parent { .. } => Ok(Self(ours)),
             Cloned::Child => {
                 let ready = keep_only(&wait, &[]).is_ok();
-                let told = loop {
-                    match rustix::io::read(&wait, &mut [0_u8; 1]) {
-                        Err(Errno::INTR) => {}
-                        read => break read,
-                    }
-                };
-                if ready && told == Ok(0) {
+                if inherits(&wait) && ready {
                     work();
                 }
                 raw::exit_now(0)
             }
         }
     }
+
+    /// From now on it is needed.
+    ///
+    /// # Errors
+    /// `EPIPE`: it was killed.
+    pub fn arm(&self) -> Result<()> {
+        self.tell(NEEDED)
+    }
+
+    /// It is not needed for now.
+    pub fn disarm(&self) {
+        // One that was killed needs no word.
+        let _ = self.tell(SPARED);
+    }
+
+    fn tell(&self, word: u8) -> Result<()> {
+        rustix::io::write(&self.0, &[word]).call("write", || "the heir's pipe").map(drop)
+    }
+}
+
+/// Waits for the other side's end; returns whether it is to be gone on with.
+fn inherits(wait: &OwnedFd) -> bool {
+    let mut needed = false;
+    let mut word = [0_u8; 1];
+    loop {
+        match rustix::io::read(wait, &mut word) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return needed,
+            Ok(_) if word[0] == NEEDED => needed = true,
+            Ok(_) if word[0] == SPARED => needed = false,
+            _ => return false,
+        }
+    }
 }
 
 impl Drop for Heir {
     fn drop(&mut self) {
-        if let Some(ours) = self.0.take() {
-            let _ = rustix::io::write(&ours, b".");
-        }
+        let _ = self.tell(OVER);
     }
 }

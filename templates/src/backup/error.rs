@@ -79,6 +79,9 @@ pub enum Fault {
         /// Why.
         reason: &'static str,
     },
+    /// What runs in the tree could not be made to stand still.
+    #[error("{0}")]
+    Restless(String),
     /// A system call failed.
     #[error(transparent)]
     System(#[from] SysError),

@@ -19,6 +19,7 @@ pub(super) struct Known {
     pub(super) mtime: Time,
     pub(super) xattrs: Vec<Xattr>,
     pieces: std::ops::Range<usize>,
+    generation: u16,
     /// Its last pieces are missing: the backup was interrupted in the middle of it.
     pub(super) partial: bool,
 }
@@ -115,12 +116,21 @@ impl<'a> Absorb<'a> {
 
     fn close(&mut self, trusted: bool, partial: bool) {
         let Some((entry, from)) = self.open.take() else { return };
+        if !self.with_files() {
+            return;
+        }
         let pieces = from..self.index.pieces.len();
-        if self.with_files() && (trusted || (partial && self.generation == 0)) {
-            let Entry { size, mtime, xattrs, inode, ctime, .. } = entry;
-            let known = Known { size, mtime, xattrs, pieces, partial };
-            // What is in the stream itself comes first, and counts.
-            self.index.files.entry((inode, ctime)).or_insert(known);
+        let Entry { size, mtime, xattrs, inode, ctime, .. } = entry;
+        // What is in the stream itself comes first, and counts; in one stream what comes last.
+        let before = self.index.files.get(&(inode, ctime));
+        if before.is_some_and(|before| before.generation != self.generation || (partial && !before.partial)) {
+            return;
+        }
+        if trusted || (partial && self.generation == 0) {
+            let known = Known { size, mtime, xattrs, pieces, generation: self.generation, partial };
+            self.index.files.insert((inode, ctime), known);
+        } else {
+            self.index.files.remove(&(inode, ctime));
         }
     }
 

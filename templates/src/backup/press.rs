@@ -107,6 +107,15 @@ impl<W: Write> Press<W> {
         self.frame(Kind::Tree, meta, data)
     }
 
+    /// All that there is becomes frames, and is written; the next item begins a frame, which is the one at this position.
+    pub(super) fn settle(&mut self) -> io::Result<Position> {
+        self.flush()?;
+        while !self.pending.is_empty() {
+            self.write_first()?;
+        }
+        Ok(Position { at: self.at, frame: self.number, chunk: self.chunks })
+    }
+
     fn frame(&mut self, kind: Kind, meta: Vec<u8>, data: Vec<u8>) -> io::Result<()> {
         let (done, result) = sync_channel(1);
         let job = Job { kind, number: self.number, meta, data, done };
@@ -133,11 +142,7 @@ impl<W: Write> Press<W> {
 
     /// Ends the stream; returns where it went to, and its length.
     pub(super) fn finish(mut self, totals: &Totals) -> io::Result<(W, u64)> {
-        self.flush()?;
-        while !self.pending.is_empty() {
-            self.write_first()?;
-        }
-        let end_at = self.at;
+        let end_at = self.settle()?.at;
         self.frame(Kind::End, totals.write(), Vec::new())?;
         while !self.pending.is_empty() {
             self.write_first()?;

@@ -10,6 +10,7 @@ use super::frame::{Kind, Sealer, key_of};
 use super::head::{FORMAT, Head, Link, Totals};
 use super::index::{Absorb, Index};
 use super::item::Item;
+use super::passes::{Passes, Running};
 use super::press::{Position, Press};
 use super::reader::{Data, Frames};
 use super::store::{PartWriter, Shelf, Stream};
@@ -30,6 +31,8 @@ pub struct Save<'a> {
     pub base: Option<Location>,
     /// zstd's level.
     pub level: i32,
+    /// The tree is in use, and is to be saved as it is at one moment.
+    pub running: Option<Running<'a>>,
 }
 
 /// A backup that was made.
@@ -167,11 +170,17 @@ impl Save<'_> {
         progress: &mut dyn FnMut(Progress),
         (first, first_at, first_chunk): (u64, u64, u64),
     ) -> Result<(Totals, Torn, u64), Fault> {
-        if start.position.frame > 0 {
+        let again = start.position.frame > 0;
+        if again && self.running.is_none() {
             press.item(&Item::Anew).map_err(|error| written(&error))?;
         }
         let root = open_root(self.root)?;
         let walk = Walk::new(root, self.shift, press, index, progress)?;
+        if let Some(running) = &self.running {
+            let (press, totals) = Passes::new(walk, running, again).run()?;
+            let (_, stream) = press.finish(&totals).map_err(|error| written(&error))?;
+            return Ok((totals, Torn::default(), stream));
+        }
         let (press, mut totals, torn) = walk.run()?;
         (totals.first, totals.first_at, totals.first_chunk) = (first, first_at, first_chunk);
         let (_, stream) = press.finish(&totals).map_err(|error| written(&error))?;

@@ -72,7 +72,7 @@ impl Work {
         let root = self.path("tree");
         let head = Head { ctid: 101, config: "OSTEMPLATE=x\n".to_owned(), ..Head::default() };
         let base = base.map(|base| self.file(base));
-        Save { root: &root, shift: 0, head, base, level: 1 }.to(&self.file(to), &mut |_| {})
+        Save { root: &root, shift: 0, head, base, level: 1, running: None }.to(&self.file(to), &mut |_| {})
     }
 
     fn load(&self, from: &str, to: &str) -> Result<Totals, BackupError> {
@@ -110,7 +110,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn replay(bytes: Vec<u8>, placer: Option<super::place::Placer>) -> Result<(), Fault> {
+pub(super) fn replay(bytes: Vec<u8>, placer: Option<super::place::Placer>) -> Result<(), Fault> {
     let stream: Stream = Box::new(Pipe(Bytes::new(bytes)));
     let (_, placer) = Replay::new(placer, Vec::new(), &mut |_| {}).run(Frames::open(stream)?)?;
     placer.map(super::place::Placer::finish).transpose().map(drop)
@@ -349,7 +349,7 @@ proptest! {
             fs::write(tree.join(number.to_string()), bytes).unwrap();
         }
         let file = Location::File(work.path().join("a.vzb"));
-        let save = Save { root: &tree, shift: 0, head: Head::default(), base: None, level: 1 };
+        let save = Save { root: &tree, shift: 0, head: Head::default(), base: None, level: 1, running: None };
         save.to(&file, &mut |_| {}).unwrap();
         let out = work.path().join("out");
         fs::create_dir(&out).unwrap();

@@ -17,6 +17,7 @@ use super::head::Totals;
 use super::index::{Index, Piece};
 use super::item::{Chunk, Entry, Item, Kind, Time, path_fits};
 use super::press::Press;
+use super::record::Record;
 use super::{OVERLAYS_OWN, Progress, chunk};
 use crate::archive::{
     attributes, attributes_of, names, proc_path, segments, shift_acl, shift_capability, shifted,
@@ -28,18 +29,20 @@ const BUFFER: usize = 4 << 20;
 const TELL: u64 = 4 << 20;
 /// The kernel's clock for files stands still between two ticks: what was changed so short a time before may change once
 /// more and look the same.
-const TICK_NANOS: i128 = 50_000_000;
+pub(super) const TICK_NANOS: i128 = 50_000_000;
 
 /// Walks one tree.
 pub(super) struct Walk<'a, W> {
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
     shift: u32,
     device: u64,
-    press: Press<W>,
+    pub(super) press: Press<W>,
     index: &'a mut Index,
+    /// What was seen, where the tree is in use and is gone through again: then only what is read goes into the stream.
+    pub(super) record: Option<Record>,
     seen: HashMap<u64, Vec<u8>>,
     /// Files that changed after this may change again within one tick.
-    settled: i128,
+    pub(super) settled: i128,
     buffer: Vec<u8>,
     pub(super) totals: Totals,
     /// Files that changed while they were read, the first few by name.
@@ -66,14 +69,14 @@ impl<'a, W: Write> Walk<'a, W> {
         progress: &'a mut dyn FnMut(Progress),
     ) -> Result<Self, Fault> {
         let device = fs::fstat(&root).call("fstat", || "root")?.st_dev;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let settled = nanos((now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))) - TICK_NANOS;
+        let settled = settled(TICK_NANOS);
         Ok(Self {
             root,
             shift,
             device,
             press,
             index,
+            record: None,
             seen: HashMap::new(),
             settled,
             buffer: vec![0; BUFFER],
@@ -96,21 +99,14 @@ impl<'a, W: Write> Walk<'a, W> {
     }
 
     /// A directory and what is in it; returns the directories in it.
-    fn directory(&mut self, path: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
+    pub(super) fn directory(&mut self, path: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
         let failed = |call, errno| Fault::System(SysError::new(call, path.escape_ascii(), errno));
-        let name = if path.is_empty() { b"." } else { path };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let dir = match fs::openat2(&self.root, name, flags, Mode::empty(), how) {
-            Ok(dir) => dir,
-            // It went away meanwhile, or became something else.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.is_empty() => return Ok(Vec::new()),
-            Err(errno) => return Err(failed("openat2", errno)),
-        };
+        let Some(dir) = open_dir(&self.root, path)? else { return Ok(Vec::new()) };
         let stat = fs::fstat(&dir).map_err(|errno| failed("fstat", errno))?;
         let xattrs = attributes_of(dir.as_fd()).map_err(|errno| failed("fgetxattr", errno))?;
         let xattrs = self.kept(xattrs);
-        self.entry(&stat, path, Kind::Dir, xattrs)?;
+        let entry = self.entry(&stat, path, Kind::Dir, xattrs);
+        self.note(&Item::Entry(entry))?;
         // Another file system: its place is saved, not what is in it.
         if stat.st_dev != self.device {
             return Ok(Vec::new());
@@ -141,18 +137,21 @@ impl<'a, W: Write> Walk<'a, W> {
         if kind == FileType::Directory {
             return Ok(kind);
         }
+        // (What is recorded tells hard links in the end, when it knows of all.)
         if stat.st_nlink > 1
+            && self.record.is_none()
             && let Some(first) = self.seen.get(&stat.st_ino)
         {
             let link = Kind::Hard(first.clone());
-            self.entry(&stat, name, link, Vec::new())?;
+            let entry = self.entry(&stat, name, link, Vec::new());
+            self.note(&Item::Entry(entry))?;
             return Ok(kind);
         }
         let (major, minor) = (fs::major(stat.st_rdev), fs::minor(stat.st_rdev));
         let node = match kind {
             FileType::RegularFile => {
-                if self.file(dir, name, path, &stat)? && stat.st_nlink > 1 {
-                    self.seen.insert(stat.st_ino, path.to_vec());
+                if self.file(dir, name, path, &stat)? {
+                    self.saw(&stat, path);
                 }
                 return Ok(kind);
             }
@@ -168,28 +167,43 @@ impl<'a, W: Write> Walk<'a, W> {
         };
         let xattrs = attributes(&proc_path(dir, name)).map_err(|errno| failed("lgetxattr", errno))?;
         let xattrs = self.kept(xattrs);
-        self.entry(&stat, name, node, xattrs)?;
-        if stat.st_nlink > 1 {
-            self.seen.insert(stat.st_ino, path.to_vec());
-        }
+        let entry = self.entry(&stat, name, node, xattrs);
+        self.note(&Item::Entry(entry))?;
+        self.saw(&stat, path);
         Ok(kind)
+    }
+
+    /// What may have other names is remembered.
+    fn saw(&mut self, stat: &Stat, path: &[u8]) {
+        match &mut self.record {
+            Some(record) => record.link(stat.st_ino, stat.st_nlink),
+            None if stat.st_nlink > 1 => drop(self.seen.insert(stat.st_ino, path.to_vec())),
+            None => {}
+        }
     }
 
     /// A regular file. Returns whether it was there still.
     fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Result<bool, Fault> {
         let failed = |call, errno| Fault::System(SysError::new(call, path.escape_ascii(), errno));
         let numbers = (size(stat), mtime(stat));
-        let known =
-            self.index.file(stat.st_ino, ctime(stat)).filter(|known| (known.size, known.mtime) == numbers);
+        let is_told = self.record.as_ref().is_some_and(|record| record.is_told(name));
+        if !is_told && self.record.as_mut().is_some_and(|record| record.keep(name, stat.st_ino, ctime(stat)))
+        {
+            return Ok(true);
+        }
+        let known = self.index.file(stat.st_ino, ctime(stat)).filter(|_| !is_told);
+        let known = known.filter(|known| (known.size, known.mtime) == numbers);
         let known =
             known.map(|known| (known.partial, known.xattrs.clone(), self.index.pieces(known).to_vec()));
         let mut pieces = Vec::new();
         if let Some((partial, xattrs, all)) = known {
             pieces = all;
             if !partial {
-                self.entry(stat, name, Kind::File, xattrs)?;
+                let entry = self.entry(stat, name, Kind::File, xattrs);
+                self.note(&Item::Entry(entry))?;
                 self.totals.unread += 1;
-                return self.pieces(&pieces).and_then(|_| self.close(true)).map(|()| true);
+                self.pieces(&pieces, Self::note)?;
+                return self.note(&Item::Close { trusted: true }).map(|()| true);
             }
         }
         // Not blocking, in case it has become a FIFO.
@@ -208,26 +222,60 @@ impl<'a, W: Write> Walk<'a, W> {
         }
         let xattrs = attributes_of(file.as_fd()).map_err(|errno| failed("fgetxattr", errno))?;
         let xattrs = self.kept(xattrs);
-        self.entry(&now, name, Kind::File, xattrs)?;
-        let begun = self.pieces(&pieces)?;
+        let entry = self.entry(&now, name, Kind::File, xattrs);
+        self.announce()?;
+        self.item(&Item::Entry(entry))?;
+        let begun = self.pieces(&pieces, Self::item)?;
         self.contents(&file, begun, size(&now), sparse(&now)).map_err(|fault| match fault {
             Failed::Read(call, errno) => failed(call, errno),
             Failed::Write(error) => written(&error),
+            Failed::Told(fault) => fault,
         })?;
         let after = fs::fstat(&file).map_err(|errno| failed("fstat", errno))?;
         let whole = (size(&after), mtime(&after), ctime(&after)) == (size(&now), mtime(&now), ctime(&now));
-        if !whole {
+        if !whole && self.record.is_none() {
             self.torn.count += 1;
             if self.torn.first.len() < 5 {
                 self.torn.first.push(path.escape_ascii().to_string());
             }
         }
-        self.close(whole && nanos(ctime(&now)) < self.settled)?;
+        self.item(&Item::Close { trusted: whole && nanos(ctime(&now)) < self.settled })?;
+        self.record.iter_mut().for_each(|record| record.was_read(now.st_ino));
         Ok(true)
     }
 
+    /// What goes into the stream; where there is a record, into that as well.
+    fn item(&mut self, item: &Item) -> Result<(), Fault> {
+        self.record.iter_mut().for_each(|record| record.add(item));
+        self.press.item(item).map_err(|error| written(&error))
+    }
+
+    /// What goes into the stream unless there is a record, which is written in the end.
+    fn note(&mut self, item: &Item) -> Result<(), Fault> {
+        match &mut self.record {
+            Some(record) => {
+                record.add(item);
+                Ok(())
+            }
+            None => self.press.item(item).map_err(|error| written(&error)),
+        }
+    }
+
+    /// The directory of a file that is about to be read, and those above, into the stream, unless they are there.
+    fn announce(&mut self) -> Result<(), Fault> {
+        let Some(record) = &mut self.record else { return Ok(()) };
+        for item in record.announced() {
+            self.press.item(&item).map_err(|error| written(&error))?;
+        }
+        Ok(())
+    }
+
     /// Pieces that are known; returns how many bytes they stand for.
-    fn pieces(&mut self, pieces: &[Piece]) -> Result<u64, Fault> {
+    fn pieces(
+        &mut self,
+        pieces: &[Piece],
+        put: fn(&mut Self, &Item) -> Result<(), Fault>,
+    ) -> Result<u64, Fault> {
         let mut length = 0;
         for piece in pieces {
             let item = match *piece {
@@ -241,13 +289,9 @@ impl<'a, W: Write> Walk<'a, W> {
                     Item::Hole(bytes)
                 }
             };
-            self.press.item(&item).map_err(|error| written(&error))?;
+            put(self, &item)?;
         }
         Ok(length)
-    }
-
-    fn close(&mut self, trusted: bool) -> Result<(), Fault> {
-        self.press.item(&Item::Close { trusted }).map_err(|error| written(&error))
     }
 
     /// The bytes of a file from `from` on.
@@ -262,7 +306,7 @@ impl<'a, W: Write> Walk<'a, W> {
                 continue;
             }
             if offset > at {
-                self.press.item(&Item::Hole(offset - at))?;
+                self.item(&Item::Hole(offset - at))?;
                 at = offset;
             }
             // Shorter than it was: what follows would be in the wrong place.
@@ -272,7 +316,7 @@ impl<'a, W: Write> Walk<'a, W> {
                 return Ok(());
             }
         }
-        if at < size { Ok(self.press.item(&Item::Hole(size - at))?) } else { Ok(()) }
+        if at < size { Ok(self.item(&Item::Hole(size - at))?) } else { Ok(()) }
     }
 
     /// A range without holes, in chunks; returns how much there was of it.
@@ -293,7 +337,7 @@ impl<'a, W: Write> Walk<'a, W> {
                     buffer.copy_within(used..held, 0);
                     held -= used;
                 }
-                Err(error) => break Err(error.into()),
+                Err(error) => break Err(error),
             }
             if last {
                 break Ok(at - from);
@@ -304,20 +348,19 @@ impl<'a, W: Write> Walk<'a, W> {
     }
 
     /// Saves the chunks that are whole, or all of the last bytes; returns how many bytes that were.
-    fn chunks(&mut self, bytes: &[u8], last: bool) -> io::Result<usize> {
+    fn chunks(&mut self, bytes: &[u8], last: bool) -> Result<usize, Failed> {
         let mut at = 0;
         while at < bytes.len() && (last || bytes.len() - at >= chunk::MAX) {
             let length = chunk::cut(&bytes[at..]);
             let piece = &bytes[at..at + length];
             let hash = *blake3::hash(piece).as_bytes();
+            let bytes = u32::try_from(length).unwrap_or(u32::MAX);
             match self.index.chunk(&hash) {
-                Some(chunk) => {
-                    let length = u32::try_from(length).unwrap_or(u32::MAX);
-                    self.press.item(&Item::Ref { chunk, length })?;
-                }
+                Some(chunk) => self.item(&Item::Ref { chunk, length: bytes })?,
                 None => {
-                    let number = self.press.chunk(hash, piece)?;
-                    self.index.add(hash, Chunk { generation: 0, number });
+                    let chunk = Chunk { generation: 0, number: self.press.chunk(hash, piece)? };
+                    self.record.iter_mut().for_each(|record| record.add(&Item::Ref { chunk, length: bytes }));
+                    self.index.add(hash, chunk);
                     self.totals.new += length as u64;
                 }
             }
@@ -327,16 +370,10 @@ impl<'a, W: Write> Walk<'a, W> {
         Ok(at)
     }
 
-    fn entry(
-        &mut self,
-        stat: &Stat,
-        name: &[u8],
-        kind: Kind,
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), Fault> {
+    fn entry(&mut self, stat: &Stat, name: &[u8], kind: Kind, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Entry {
         self.totals.entries += 1;
         let size = if kind == Kind::File { size(stat) } else { 0 };
-        let entry = Entry {
+        Entry {
             name: name.to_vec(),
             kind,
             mode: stat.st_mode & 0o7777,
@@ -347,8 +384,7 @@ impl<'a, W: Write> Walk<'a, W> {
             ctime: ctime(stat),
             size,
             xattrs,
-        };
-        self.press.item(&Item::Entry(entry)).map_err(|error| written(&error))
+        }
     }
 
     /// Attributes with the ids of the disk, but for those that overlayfs keeps for itself.
@@ -380,10 +416,36 @@ impl<'a, W: Write> Walk<'a, W> {
     }
 }
 
+/// A directory below the root; `None` when there is none of that name any more.
+pub(super) fn open_dir(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Fault> {
+    let name = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match fs::openat2(root, name, flags, Mode::empty(), how) {
+        Ok(dir) => Ok(Some(dir)),
+        // It went away meanwhile, or became something else.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.is_empty() => Ok(None),
+        Err(errno) => Err(Fault::System(SysError::new("openat2", path.escape_ascii(), errno))),
+    }
+}
+
+/// The moment before which a change shows: what changes later has another ctime.
+pub(super) fn settled(margin: i128) -> i128 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    nanos((now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))) - margin
+}
+
 /// What went wrong between a file and the stream.
 enum Failed {
     Read(&'static str, Errno),
     Write(io::Error),
+    Told(Fault),
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self::Told(fault)
+    }
 }
 
 impl From<io::Error> for Failed {
@@ -427,10 +489,10 @@ fn mtime(stat: &Stat) -> Time {
 }
 
 #[allow(clippy::unnecessary_cast)]
-fn ctime(stat: &Stat) -> Time {
+pub(super) fn ctime(stat: &Stat) -> Time {
     (stat.st_ctime, u32::try_from(stat.st_ctime_nsec as u64).unwrap_or(0))
 }
 
-fn nanos((seconds, nanos): Time) -> i128 {
+pub(super) fn nanos((seconds, nanos): Time) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanos)
 }

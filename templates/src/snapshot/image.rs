@@ -83,7 +83,20 @@ impl Whole<'_> {
     }
 }
 
+/// (The dot: a name that may not be a symlink, as the one in /proc is.)
+fn top(mounted: &Detached) -> PathBuf {
+    PathBuf::from(format!("{}/.", mounted.proc_path()))
+}
+
 impl Whole<'_> {
+    /// Where the VE's files are in an image. An overlay has its own directories there; nobody sees the work directory.
+    fn within(&self, mounted: &Detached) -> PathBuf {
+        match self.0.layout {
+            Layout::Overlay => top(mounted).join("upper"),
+            _ => top(mounted),
+        }
+    }
+
     /// From the mounted image of the VE to a new one.
     fn places(&self, file: &Path) -> Result<Places> {
         let own = self.own()?;
@@ -92,18 +105,12 @@ impl Whole<'_> {
         own.expect_room(used).map_err(LayoutError::from)?;
         let from = own.mount().map_err(LayoutError::from)?;
         let to = self.empty_like(&from, file)?;
-        let path = |mount: &Detached| PathBuf::from(format!("{}/.", mount.proc_path()));
-        // An overlay has its own directories in the image; nobody sees the work directory.
-        let below = |mount: &Detached| match self.0.layout {
-            Layout::Overlay => path(mount).join("upper"),
-            _ => path(mount),
-        };
         if self.0.layout == Layout::Overlay {
-            let work = path(&to).join("work");
+            let work = top(&to).join("work");
             fs::DirBuilder::new().mode(0o700).create(&work).failed_at("make", &work)?;
         }
         let whole = self.0.layout != Layout::Overlay;
-        let copied = Copied { from: below(&from), to: below(&to), whole, held: vec![from, to] };
+        let copied = Copied { from: self.within(&from), to: self.within(&to), whole, held: vec![from, to] };
         Ok(Places::Copy(copied))
     }
 }
@@ -126,6 +133,11 @@ impl Keeper for Whole<'_> {
         let own = self.own()?;
         Self::copy(own.path(), &self.part(id))?;
         self.adopt(id)
+    }
+
+    fn written(&self) -> Result<(PathBuf, Option<Detached>)> {
+        let mounted = self.own()?.mount().map_err(LayoutError::from)?;
+        Ok((self.within(&mounted), Some(mounted)))
     }
 
     fn copy_places(&self, id: Id) -> Result<Places> {

@@ -108,6 +108,10 @@ impl Keeper for Layers<'_> {
         Ok(())
     }
 
+    fn written(&self) -> Result<(std::path::PathBuf, Option<Detached>)> {
+        Ok((self.0.private.join("upper"), None))
+    }
+
     fn copy_places(&self, id: Id) -> Result<Places> {
         self.check_depth(&Record::load(self.0.private)?)?;
         let layer = self.announce(id)?;

@@ -83,6 +83,9 @@ trait Keeper {
     /// Keeps the files of a stopped VE.
     fn take(&self, id: Id) -> Result<()>;
 
+    /// Where what a running VE writes lies, and what holds that.
+    fn written(&self) -> Result<(PathBuf, Option<Detached>)>;
+
     /// Where the files of a running VE lie that a copy is taken of, and where the copy goes.
     fn copy_places(&self, id: Id) -> Result<Places>;
 
@@ -207,6 +210,16 @@ impl<'a> Area<'a> {
 pub struct Snapshots<'a> {
     area: Area<'a>,
     tree: Tree,
+}
+
+/// Where what a running VE writes lies.
+#[derive(Debug)]
+pub struct Written {
+    /// A directory of the host; there as long as the value lives.
+    pub path: PathBuf,
+    /// Why changes are not told there, if that is known.
+    pub tells: std::result::Result<(), String>,
+    _held: Option<Detached>,
 }
 
 /// What a new snapshot is to be called.
@@ -342,6 +355,16 @@ impl<'a> Snapshots<'a> {
     pub fn finish_clone(&self, live: Frozen, to: Target<'_>) -> Result<()> {
         live.seal()?;
         self.keeper().clone_copied(to)
+    }
+
+    /// Where what the running VE writes lies, for somebody who wants to be told of it. Changes nothing, and needs no lock.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn written(&self) -> Result<Written> {
+        let keeper = self.keeper();
+        let (path, held) = keeper.written()?;
+        Ok(Written { path, tells: keeper.tells(), _held: held })
     }
 
     /// Begins to take the files of a running VE for somebody who only reads them for a while. `None` where that is not

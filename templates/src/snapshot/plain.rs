@@ -100,6 +100,10 @@ impl Keeper for Plain<'_> {
         self.adopt(id)
     }
 
+    fn written(&self) -> Result<(PathBuf, Option<Detached>)> {
+        Ok((self.0.private.to_owned(), None))
+    }
+
     fn copy_places(&self, id: Id) -> Result<Places> {
         self.make_data()?;
         Ok(Places::copy(self.0.private.to_owned(), self.part(id)))

@@ -180,6 +180,10 @@ impl Keeper for Subvolumes<'_> {
         self.shot(id)?.take()
     }
 
+    fn written(&self) -> Result<(PathBuf, Option<Detached>)> {
+        Ok((self.0.private.to_owned(), None))
+    }
+
     fn copy_places(&self, id: Id) -> Result<Places> {
         self.shot(id).map(Places::Shoot)
     }

@@ -14,7 +14,7 @@ use vzconf::Exit;
 use super::reading;
 use crate::error::{Doing, Error, Result};
 use crate::node::Ve;
-use crate::tree::tree;
+use crate::tree::{Taken, tree};
 
 /// Where the configuration is.
 const CONF: &str = "etc/vzdump/vps.conf";
@@ -41,6 +41,9 @@ pub enum DumpTo {
 pub fn dump(ve: &Ve<'_>, to: &DumpTo, compression: Compression) -> Result<(PathBuf, Summary)> {
     let _reading = reading::hold(ve)?;
     let (ve, tree) = &tree(ve.node, ve.ctid)?;
+    if tree.taken() == Taken::Live {
+        ve.say(1, "A dump keeps no moment of a running container: files are read while they may change");
+    }
     let path = match to {
         DumpTo::Stdout => PathBuf::from("standard output"),
         DumpTo::File(path) => path.clone(),

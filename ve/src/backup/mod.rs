@@ -4,6 +4,7 @@ mod dump;
 mod reading;
 mod rebuild;
 mod save;
+mod stand;
 
 pub use dump::{Dump, DumpTo, dump};
 pub use reading::{Reading, alone, hold};

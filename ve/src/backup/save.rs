@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use templates::backup::{self, Found, Head, Location, Save, Saved};
+use templates::backup::{self, Found, Head, Location, Running, Save, Saved};
+use templates::snapshot::{Snapshots, Written};
 use vzconf::{Action, Exit, Script};
 
 use super::reading;
+use super::stand::Standing;
 use crate::error::{Doing, Result};
 use crate::node::Ve;
-use crate::tree::tree;
+use crate::snapshot;
+use crate::tree::{Taken, tree};
 
 /// An action script larger than this is none.
 const SCRIPT_MAX: u64 = 256 << 10;
@@ -59,9 +62,12 @@ pub struct Made {
     pub to: Location,
     /// What it holds.
     pub saved: Saved,
+    /// For how long the container stood still for it, if it ran.
+    pub stood: Option<Duration>,
 }
 
-/// Makes a backup of a VE, running or not. A running one goes on; a stopped one is locked meanwhile.
+/// Makes a backup of a VE, running or not. A running one goes on, but for the moment of the last pass over its files; a
+/// stopped one is locked meanwhile.
 ///
 /// # Errors
 /// 14 no such VE, 9 somebody works on it, 44 the file is there, 46 the disk is full, 48 anything else. A part stays, and
@@ -69,6 +75,7 @@ pub struct Made {
 pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
     let _reading = reading::hold(ve)?;
     let (ve, tree) = &tree(ve.node, ve.ctid)?;
+    let standing = tree.init().map(|init| Standing::new(ve, init)).transpose()?;
     let private = ve.existing_private()?;
     let created = now();
     let target = target(ve, options, created)?;
@@ -86,11 +93,19 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
         ostemplate: ve.config.ostemplate().map(str::to_owned),
         config: ve.config.file().map(ToString::to_string).unwrap_or_default(),
         scripts: scripts(ve)?,
-        taken: tree.taken().word().to_owned(),
+        // One that runs is held for the last pass.
+        taken: if tree.init().is_some() { Taken::Snapshot } else { tree.taken() }.word().to_owned(),
         ..Head::default()
     };
     let root = tree.path();
-    let save = Save { root: &root, shift: tree.shift, head, base, level: options.level };
+    let place = snapshot::Place::of(ve)?;
+    let written = standing.as_ref().map(|_| written(ve, &place)).transpose()?;
+    let running = written.as_ref().zip(standing.as_ref()).map(|(written, stand)| Running {
+        written: &written.path,
+        tells: written.tells.clone(),
+        stand,
+    });
+    let save = Save { root: &root, shift: tree.shift, head, base, level: options.level, running };
     let label = format!("Saving container {}", ve.ctid);
     let saved = save.to(&to, &mut |progress| (ve.node.progress)(&label, progress.done, progress.total))?;
     if saved.torn.count > 0 {
@@ -103,7 +118,14 @@ pub fn save(ve: &Ve<'_>, options: &Options) -> Result<Made> {
             ),
         );
     }
-    Ok(Made { to, saved })
+    let stood = standing.map(|standing| standing.stood.get());
+    Ok(Made { to, saved, stood })
+}
+
+/// Where what a running VE writes lies.
+fn written(ve: &Ve<'_>, place: &snapshot::Place) -> Result<Written> {
+    let failed = snapshot::failed(Exit::FsNewVePrvt);
+    Snapshots::read(place.area(ve)).and_then(|all| all.written()).map_err(failed)
 }
 
 /// Where a backup goes and what it goes on from.

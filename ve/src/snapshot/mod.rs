@@ -30,6 +30,7 @@ pub use switch::{Options as SwitchOptions, switch};
 pub use take::{Options, snapshot};
 pub use templates::snapshot::{BadId, Item};
 
+pub(crate) use freeze::{Still, heir};
 pub(crate) use shown::umount_all;
 pub(crate) use switch::conf_before as conf_before_switch;
 pub(crate) use take::frozen;

@@ -68,6 +68,7 @@ fn tell(front: &Front<'_>, made: &Made, seconds: f64) {
             "unread_files": totals.unread,
             "changed_meanwhile": saved.torn.count,
             "resumed_bytes": saved.resumed,
+            "frozen_ms": made.stood.map(|stood| (stood.as_secs_f64() * 1e4).round() / 10.0),
             "seconds": (seconds * 1000.0).round() / 1000.0,
         }));
     }
