@@ -53,6 +53,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Less memory than the VE holds and cannot give back.
+    #[error("cannot set {param} to {wanted} bytes: the container holds {held}, and does not get rid of them")]
+    InUse {
+        /// PHYSPAGES or SWAPPAGES.
+        param: Param,
+        /// What was wanted, in bytes.
+        wanted: String,
+        /// What it holds, in bytes.
+        held: u64,
+    },
     /// A mask that leaves the VE without any CPU or node, or that is not a list.
     #[error("bad {param} {value:?}: this host has {available}")]
     BadMask {
@@ -119,7 +129,9 @@ impl Error {
             Error::NoHierarchy => Exit::BadKernel,
             Error::File { .. } | Error::TimedOut { .. } => Exit::Resource,
             Error::Populated { .. } => Exit::EnvCreate,
-            Error::Refused { param, .. } | Error::Inside { param, .. } => param.exit(),
+            Error::Refused { param, .. } | Error::InUse { param, .. } | Error::Inside { param, .. } => {
+                param.exit()
+            }
             Error::SocketGate { .. } => Exit::SetUbc,
             Error::BadMask { .. } | Error::BadDevice { .. } => Exit::InvalidValue,
             Error::DeviceFilter { .. } => Exit::SetDevices,

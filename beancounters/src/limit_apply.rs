@@ -95,6 +95,10 @@ fn write(ve: &VeCgroup, step: &KnobWrite, undo: &mut Undo) -> Result<Option<Stri
         Err(Errno::NOENT) if dir.exists() => Ok(Some(format!("this kernel has no {}", step.file))),
         Err(Errno::NODEV) => Ok(Some(format!("{} does not take the disk of the private area", step.file))),
         Err(Errno::OPNOTSUPP) => Ok(Some(format!("{} is switched off in this kernel", step.file))),
+        Err(Errno::BUSY) if let Some(held) = memory_held(&dir, step.file) => {
+            let wanted = step.value.trim_end().to_owned();
+            Err(Error::InUse { param: step.param, wanted, held })
+        }
         Err(errno) => Err(Error::Refused {
             param: step.param,
             path,
@@ -102,6 +106,17 @@ fn write(ve: &VeCgroup, step: &KnobWrite, undo: &mut Undo) -> Result<Option<Stri
             source: errno.into(),
         }),
     }
+}
+
+/// What counts against a limit of memory, in bytes.
+fn memory_held(dir: &Path, file: &str) -> Option<u64> {
+    let usage = match file {
+        "memory.max" => "memory.current",
+        "memory.limit_in_bytes" => "memory.usage_in_bytes",
+        "memory.memsw.limit_in_bytes" => "memory.memsw.usage_in_bytes",
+        _ => return None,
+    };
+    knob::number(&dir.join(usage))
 }
 
 /// On v2 less RAM than is in use is taken from the VE by killing its processes. Like v1, we rather refuse

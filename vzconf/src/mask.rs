@@ -2,7 +2,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The highest number a mask can hold.
 const MAX: u32 = 4095;
 
 /// A non-empty set of numbers, kept as sorted ranges.
@@ -15,6 +14,9 @@ pub struct Mask(Vec<(u32, u32)>);
 pub struct BadMask;
 
 impl Mask {
+    /// The highest number a mask can hold.
+    pub const MAX: u32 = MAX;
+
     /// The ranges, first and last inclusive, in order and apart.
     #[must_use]
     pub fn ranges(&self) -> &[(u32, u32)] {

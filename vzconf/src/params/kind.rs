@@ -109,7 +109,10 @@ pub enum Kind {
         max: u64,
     },
     /// A number with a fraction.
-    Float,
+    Float {
+        /// The greatest on a command line.
+        max: u32,
+    },
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// Free text on one line.
@@ -207,7 +210,7 @@ impl Kind {
             Kind::Flag | Kind::Text => Some(own()),
             Kind::YesNo => keep(text == "yes" || text == "no"),
             Kind::Uint { min, max } => uint(text).filter(|n| (min..=max).contains(n)).map(|n| n.to_string()),
-            Kind::Float => keep(is_float(text)),
+            Kind::Float { max } => keep(is_float(text, max, origin)),
             Kind::OneOf(words) => keep(words.contains(&text)),
             Kind::Path => path(text, origin),
             Kind::Name => keep(text.is_empty() || names::check(text).is_ok()),
@@ -314,7 +317,7 @@ impl Kind {
             Kind::YesNo => "yes or no",
             Kind::Uint { min, max: u64::MAX } => return format!("a number from {min}"),
             Kind::Uint { min, max } => return format!("a number from {min} to {max}"),
-            Kind::Float => "a number such as 1.5",
+            Kind::Float { max } => return format!("a number from 0 to {max}, such as 1.5"),
             Kind::OneOf(words) => return words.join(", "),
             Kind::Text => "text",
             Kind::Path => "an absolute path",
@@ -324,17 +327,32 @@ impl Kind {
             Kind::Layout => "auto, overlay, simfs or ploop",
             Kind::MountOpts => "mount options separated by commas",
             Kind::Password => "USER:PASSWORD",
-            Kind::Ubc(Unit::Items) => "N[:N] without suffix, or unlimited",
-            Kind::Ubc(_) => "N[:N] with an optional suffix T, G, M, K, P or B, or unlimited",
-            Kind::Disk(Unit::Items) => "N[:N] without suffix",
-            Kind::Disk(_) => "N[:N] in KiB or with a suffix T, G, M, K, P or B",
-            Kind::Ram => "N in bytes or with a suffix T, G, M, K, P or B, or unlimited",
-            Kind::CpuLimit => "N in percent of one CPU, or N% of the node up to 100%",
-            Kind::CpuMask => "a list such as 0-2,7, all or auto",
-            Kind::NodeMask => "a list such as 0-1 or all",
-            Kind::MemInfo => "none, pages:N or privvmpages:N with N from 1",
-            Kind::IoLimit => "N with an optional suffix B, K, M or G, or unlimited",
-            Kind::IopsLimit => "a number or unlimited",
+            Kind::Ubc(unit) => return format!("BARRIER[:LIMIT], {}, or unlimited", amounts(unit, UNLIMITED)),
+            Kind::Disk(unit) => return format!("SOFT[:HARD], {}", amounts(unit, UNLIMITED - 1)),
+            Kind::Ram => {
+                return format!(
+                    "bytes from 0 to {UNLIMITED} pages, or with a suffix {SUFFIXES}, or unlimited"
+                );
+            }
+            Kind::CpuLimit => {
+                return format!(
+                    "percent of one CPU from 0 (none) to {CPU_LIMIT_MAX}, or of the node from 0% to 100%"
+                );
+            }
+            Kind::CpuMask => {
+                return format!("a list of CPUs from 0 to {}, such as 0-2,7, all or auto", Mask::MAX);
+            }
+            Kind::NodeMask => return format!("a list of nodes from 0 to {}, such as 0-1, or all", Mask::MAX),
+            Kind::MemInfo => {
+                return format!("none, pages:N or privvmpages:N with N from 1 to {UNLIMITED}");
+            }
+            Kind::IoLimit => {
+                return format!(
+                    "MB/s or with a suffix B, K, M or G, from 0 (none) to {}B, or unlimited",
+                    i32::MAX
+                );
+            }
+            Kind::IopsLimit => return format!("a number from 0 (none) to {}, or unlimited", u32::MAX),
             Kind::IpAdd => "IPv4 or IPv6 addresses with an optional /prefix",
             Kind::IpDel => "IPv4 or IPv6 addresses, or all",
             Kind::Servers => "an IPv4 or IPv6 address, or inherit",
@@ -356,13 +374,31 @@ impl Kind {
     }
 }
 
+const SUFFIXES: &str = "T, G, M, K, P or B";
+/// Of one CPU: more CPUs than any kernel takes.
+const CPU_LIMIT_MAX: u64 = 100 * 65536;
+
+/// The values of a pair, in words.
+fn amounts(unit: Unit, most: u64) -> String {
+    let (of, suffix) = match unit {
+        Unit::Items => ("numbers", ""),
+        Unit::Bytes => ("bytes", SUFFIXES),
+        Unit::Pages => ("pages", SUFFIXES),
+        Unit::Kib => ("KiB", SUFFIXES),
+    };
+    let suffix =
+        if suffix.is_empty() { " without suffix".to_owned() } else { format!(" or with a suffix {suffix}") };
+    format!("{of} from 0 to {most}{suffix}, the first not above the second")
+}
+
 fn uint(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-fn is_float(text: &str) -> bool {
+fn is_float(text: &str, max: u32, origin: Origin) -> bool {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    plain && text.parse::<f64>().is_ok_and(f64::is_finite)
+    let fits = |n: f64| n.is_finite() && (origin == Origin::File || n <= f64::from(max));
+    plain && text.parse().is_ok_and(fits)
 }
 
 /// Trailing slashes go. Files may hold anything absolute or starting with a variable, as shells expand it.
@@ -399,7 +435,8 @@ fn is_password(text: &str) -> bool {
 
 fn pair(text: &str, unit: Unit, origin: Origin) -> Option<Pair> {
     match origin {
-        Origin::Option => Pair::parse(text, unit).ok(),
+        // A file may be older than this rule: it is told by vzcfgvalidate, and the limit counts.
+        Origin::Option => Pair::parse(text, unit).ok().filter(|pair| pair.barrier <= pair.limit),
         Origin::File => Pair::parse_clamped(text, unit).ok().map(|(pair, _)| pair),
     }
 }
@@ -428,7 +465,7 @@ fn cpu_limit(text: &str, origin: Origin) -> Option<String> {
     match text.strip_suffix('%') {
         Some(share) if origin == Origin::Option => uint(share).filter(|n| *n <= 100).map(|n| format!("{n}%")),
         Some(percent) => uint(percent).map(|n| n.to_string()),
-        None => uint(text).filter(|n| *n <= 100 * 65536).map(|n| n.to_string()),
+        None => uint(text).filter(|n| *n <= CPU_LIMIT_MAX).map(|n| n.to_string()),
     }
 }
 

@@ -169,7 +169,7 @@ pub const PARAMS: &[Param] = &[
         .help(Group::Memory, "Memory limit in bytes (K, M, G, T, P for pages)"),
     row("swap", "SWAPPAGES", Kind::Ram, "SIZE")
         .help(Group::Memory, "Swap limit in bytes (K, M, G, T, P for pages)"),
-    row("vm_overcommit", "VM_OVERCOMMIT", Kind::Float, "FACTOR")
+    row("vm_overcommit", "VM_OVERCOMMIT", Kind::Float { max: 1000 }, "FACTOR")
         .help(Group::Memory, "Address space allowed, as a multiple of memory plus swap"),
     row("kmemsize", "KMEMSIZE", Kind::Ubc(Unit::Bytes), "BARRIER[:LIMIT]")
         .help(Group::Ubc, "Kernel memory (bytes)"),

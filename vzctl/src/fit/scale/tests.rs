@@ -88,7 +88,7 @@ fn what_belongs_to_one_container_is_left_out() {
 #[test]
 fn a_value_that_is_none_is_refused() {
     for (text, named) in [
-        ("KMEMSIZE=big\n", "--kmemsize: big (expected N[:N]"),
+        ("KMEMSIZE=big\n", "--kmemsize: big (expected BARRIER[:LIMIT], bytes from 0"),
         ("CPUUNITS=5\n", "--cpuunits: 5 (expected a number from 8 to 500000)"),
         ("DISKSPACE=1:unlimited\n", "--diskspace: 1:unlimited"),
     ] {
