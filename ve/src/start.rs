@@ -53,8 +53,6 @@ pub struct Options {
 
 /// The longest that `--wait` waits.
 const WAIT: Duration = Duration::from_secs(3600);
-/// How long `CTID.start` may take.
-const START_SCRIPT: Duration = Duration::from_secs(600);
 /// For what only the kernel can explain.
 const SEE_KERNEL: &str = " (try to check kernel messages, e.g. \"dmesg | tail\")";
 const NO_VIEWS: &str =
@@ -378,13 +376,10 @@ fn run_start_script(
     let Some(pidfd) = PidFd::open(init.pid).doing(Exit::System, what)? else { return Ok(()) };
     let door = Door::new(ve, pidfd, cgroup::points(&made.cgroup)?, confinement.clone(), user_namespace);
     // The VE's own shell runs it, and what it starts can hold it up.
-    match exec::feed_script_until(ve.ctid, &door, &text, Some(Instant::now() + START_SCRIPT))? {
+    match exec::feed_script_until(ve.ctid, &door, &text, Some(Instant::now() + scripts::PATIENCE))? {
         Some(Ended::Exited(0)) => Ok(()),
         Some(ended) => Err(Error::Script { path, how: how(ended) }),
-        None => Err(Error::refused(
-            Exit::ActionScript,
-            format!("{} did not end in {} s", path.display(), START_SCRIPT.as_secs()),
-        )),
+        None => Err(Error::Script { path, how: scripts::too_slow(scripts::PATIENCE) }),
     }
 }
 

@@ -75,7 +75,7 @@ fn run_stop_script(ve: &Ve<'_>, options: Options) -> Result<()> {
         Ok(Some(ended)) => return Err(Error::Script { path, how: how(ended) }),
         Ok(None) => Error::advised(
             Exit::ActionScript,
-            format!("{} did not end in {} s", path.display(), time.as_secs()),
+            format!("{} {}", path.display(), scripts::too_slow(time)),
             format!("without waiting for it: vzctl stop {} --fast", ve.ctid),
         ),
         Err(error) => error,
