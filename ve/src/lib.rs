@@ -57,6 +57,7 @@ pub mod stop;
 pub mod suspend;
 pub mod tree;
 pub mod user_quota;
+mod veth;
 pub mod views;
 pub mod vitals;
 mod wait;

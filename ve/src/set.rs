@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use netns::{NetGuard, NetParams, Probe};
 use vzconf::change::{Changed, Changes, SetMode};
 use vzconf::params::Applies;
-use vzconf::{ConfFile, Config, Ctid, Exit, NetIf, VeIp, names};
+use vzconf::{ConfFile, Config, Ctid, Exit, VeIp, names};
 
 use crate::accounts;
 use crate::cgroup;
@@ -21,6 +21,7 @@ use crate::node::Ve;
 use crate::quota;
 use crate::start;
 use crate::state::State;
+use crate::veth;
 
 const HOST_IS_FREE: &str =
     "WARNING: limits of the host itself (CT0) other than CPU units are stored and not applied";
@@ -194,8 +195,8 @@ fn restart_needed(ve: &Ve<'_>, changed: &[Changed], changes: &Changes) -> Result
     Ok(Then::Done)
 }
 
-/// Network first: its failures are the likeliest, and its guards undo it when what follows fails. What is
-/// deleted cannot be had back: it goes last.
+/// Network first: its failures are the likeliest, and its guards undo it when what follows fails. What cannot be had back
+/// as it was goes last: devices that become others, and what is deleted.
 fn apply_live(
     ve: &Ve<'_>,
     old: &Config,
@@ -211,7 +212,7 @@ fn apply_live(
         add_addresses(ve, old, changes.skip_arpdetect, state, &mut guards)?;
     }
     if touched(&["NETIF"]) {
-        netifs(ve, old, state, &mut guards)?;
+        veth::add(ve, old, state, &mut guards)?;
     }
     if changed.iter().any(|change| change.applies == Applies::Live) {
         let (lines, guard) = cgroup::reapply_changed(ve, changed)?;
@@ -229,6 +230,10 @@ fn apply_live(
     }
     if touched(&["HOSTNAME"]) {
         guest::set_live_hostname(ve, state)?;
+    }
+    if touched(&["NETIF"]) {
+        veth::replace(ve, old, state, &mut guards)?;
+        veth::delete(ve, old)?;
     }
     if touched(&["IP_ADDRESS"]) {
         delete_addresses(ve, old, state)?;
@@ -288,25 +293,6 @@ fn delete_addresses(ve: &Ve<'_>, old: &Config, state: &State) -> Result<()> {
     ve.say(0, &format!("Deleting {all}IP address(es): {}", text(&deleted)));
     for ip in deleted {
         netns::del_address(&params, ip, netns.as_fd())?;
-    }
-    Ok(())
-}
-
-fn netifs(ve: &Ve<'_>, old: &Config, state: &State, guards: &mut Vec<NetGuard>) -> Result<()> {
-    let netns = net::namespace(ve, state)?;
-    let params = NetParams::from_config(ve.ctid, &ve.config);
-    let (before, after) = (old.netif(), ve.config.netif());
-    let gone: Vec<&NetIf> = before.iter().filter(|netif| !after.contains(netif)).collect();
-    for netif in gone {
-        if let Some(host) = &netif.host_ifname {
-            ve.say(0, &format!("Deleting veth devices: {host}"));
-            netns::netif_del(host)?;
-        }
-    }
-    for netif in after.iter().filter(|netif| !before.contains(netif)) {
-        let host = netif.host_ifname.as_deref().unwrap_or(&netif.ifname);
-        ve.say(0, &format!("Configure veth devices: {host}"));
-        guards.push(netns::netif_add(&params, netif, netns.as_fd())?);
     }
     Ok(())
 }
