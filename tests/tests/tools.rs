@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use vztests::{Node, Pty, Run, Ve, command, on_node, run, until};
+use vztests::{Background, Node, Pty, Run, Ve, command, on_node, run, skip, until};
 
 const SOON: Duration = Duration::from_secs(10);
 /// As many processes as a VE of the tiny template never has.
@@ -333,5 +333,39 @@ fn vznnc_puts_programs_on_a_connection() {
         tool(node, "vznnc", &["-l", "true"]).exits(1).says("-p");
         // Who started it is gone: its input is closed.
         tool(node, "vznnc", &["-l", "-p", "7005", "true"]).exits(220).says("closed");
+    });
+}
+
+/// The reference parser of that format, which refuses what it does not allow.
+const PARSER: &str = "\
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+for family in parse(sys.stdin.read()):
+    for sample in family.samples:
+        print(sample.name, dict(sample.labels).get('ctid', '-'), sample.value)
+";
+
+#[test]
+fn metrics_are_what_a_strict_parser_reads() {
+    on_node(|node| {
+        if run("python3", &["-c", "import prometheus_client"]).code != 0 {
+            skip("a parser of OpenMetrics (python3-prometheus-client)");
+            return;
+        }
+        let ve = node.tiny(1);
+        ve.ok("set", &["--name", "web", "--ram", "64M", "--numproc", "50", "--cpulimit", "50", "--save"]);
+        ve.start();
+        let text = run(node.program("vzmetrics"), &[]).ok().out();
+        let mut parser = command("python3", &["-c", PARSER]);
+        parser.env("PYTHONDONTWRITEBYTECODE", "1");
+        let read = Background::spawn(parser, text.as_bytes()).finish().ok();
+        for line in [
+            format!("vz_container_info {} 1.0", ve.id),
+            format!("vz_container_cpu_limit {} 0.5", ve.id),
+            format!("vz_container_ram_limit_bytes {} {}.0", ve.id, 64 << 20),
+            format!("vz_beancounter_limit {} 50.0", ve.id),
+        ] {
+            assert!(read.out().lines().any(|read| read == line), "{line} in {read}");
+        }
     });
 }

@@ -39,7 +39,6 @@ fn read(ves: &[Beancounter]) -> Reading {
     let (ram, swap) = (used("MemTotal", "MemFree"), used("SwapTotal", "SwapFree"));
     hold(Resource::Physpages, ram);
     hold(Resource::Swappages, swap);
-    hold(Resource::Oomguarpages, ram.map(|ram| ram + swap.unwrap_or(0)));
     hold(Resource::Privvmpages, kib("Committed_AS").map(pages));
     hold(Resource::Shmpages, kib("Shmem").map(pages));
     hold(Resource::Lockedpages, kib("Unevictable").map(pages));
@@ -57,6 +56,11 @@ fn read(ves: &[Beancounter]) -> Reading {
     hold(Resource::Numpty, text("/proc/sys/kernel/pty/nr").trim().parse().ok());
     let locks = text("/proc/locks");
     hold(Resource::Numflock, Some(locks.lines().filter(|line| !line.contains("-> ")).count() as u64));
+    // What the host gives back when it is asked is nothing to be killed for.
+    let fixed = used("MemTotal", "MemAvailable").unwrap_or(u64::MAX);
+    let [ram, swap] =
+        [Resource::Physpages, Resource::Swappages].map(|resource| reading.count(resource).held.unwrap_or(0));
+    reading.hold(Resource::Oomguarpages, ram.min(fixed) + swap);
     // These are of the host's own network already.
     let (tcp, other) = sockets(&text("/proc/self/net/protocols"));
     reading.hold(Resource::Numtcpsock, tcp);
@@ -104,6 +108,12 @@ mod tests {
         let shared = read(&[ve]);
         let pages = |reading: &Reading| reading.count(Resource::Physpages).held.unwrap();
         assert!(pages(&alone) > 1000 && pages(&shared) > 1000);
+        let held = |resource| alone.count(resource).held.unwrap();
+        assert!(held(Resource::Oomguarpages) > 1000);
+        assert!(
+            held(Resource::Oomguarpages) < held(Resource::Physpages) + held(Resource::Swappages),
+            "without its cache"
+        );
         for resource in [Resource::Numproc, Resource::Numfile, Resource::Kmemsize, Resource::Numothersock] {
             assert!(alone.count(resource).held.is_some_and(|held| held > 0), "{resource}");
         }
