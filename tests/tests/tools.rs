@@ -336,19 +336,21 @@ fn vznnc_puts_programs_on_a_connection() {
     });
 }
 
+/// Of the distribution, whose package has the parser.
+const PYTHON: &str = "/usr/bin/python3";
 /// The reference parser of that format, which refuses what it does not allow.
 const PARSER: &str = "\
 import sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 for family in parse(sys.stdin.read()):
     for sample in family.samples:
-        print(sample.name, dict(sample.labels).get('ctid', '-'), sample.value)
+        print(sample.name, dict(sample.labels).get('ctid', '-'), float(sample.value))
 ";
 
 #[test]
 fn metrics_are_what_a_strict_parser_reads() {
     on_node(|node| {
-        if run("python3", &["-c", "import prometheus_client"]).code != 0 {
+        if run(PYTHON, &["-c", "import prometheus_client"]).code != 0 {
             skip("a parser of OpenMetrics (python3-prometheus-client)");
             return;
         }
@@ -356,7 +358,7 @@ fn metrics_are_what_a_strict_parser_reads() {
         ve.ok("set", &["--name", "web", "--ram", "64M", "--numproc", "50", "--cpulimit", "50", "--save"]);
         ve.start();
         let text = run(node.program("vzmetrics"), &[]).ok().out();
-        let mut parser = command("python3", &["-c", PARSER]);
+        let mut parser = command(PYTHON, &["-c", PARSER]);
         parser.env("PYTHONDONTWRITEBYTECODE", "1");
         let read = Background::spawn(parser, text.as_bytes()).finish().ok();
         for line in [
