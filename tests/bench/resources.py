@@ -18,6 +18,8 @@ HARM = {
                   "while :; do : < /dev/null; done) & done; wait",
     "fsync storm": "for i in 1 2 3 4; do (while :; do dd if=/dev/zero of=/s$i bs=4k count=50 conv=fsync 2>/dev/null; "
                    "done) & done; wait",
+    # Nothing but CPU time: what the others are beside.
+    "busy loops": "for i in 1 2 3 4; do (while :; do :; done) & done; wait",
     "signal flood": "trap '' USR1; for i in 1 2 3 4; do (while :; do kill -USR1 0; done) & done; trap : USR1; "
                     "while :; do wait; done",
 }

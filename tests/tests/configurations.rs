@@ -185,3 +185,61 @@ fn a_start_looks_at_the_configuration_as_vz_conf_says() {
         ve.ok("restart", &[]);
     });
 }
+
+/// As OpenVZ's own samples were in the days of beancounters, on 32-bit hosts.
+const OLD: &str = "\
+ONBOOT=\"no\"
+KMEMSIZE=\"14372700:14790164\"
+LOCKEDPAGES=\"256:256\"
+PRIVVMPAGES=\"65536:69632\"
+SHMPAGES=\"21504:21504\"
+NUMPROC=\"240:240\"
+PHYSPAGES=\"0:2147483647\"
+VMGUARPAGES=\"33792:2147483647\"
+OOMGUARPAGES=\"26112:2147483647\"
+NUMTCPSOCK=\"360:360\"
+NUMFLOCK=\"188:206\"
+NUMPTY=\"16:16\"
+NUMSIGINFO=\"256:256\"
+TCPSNDBUF=\"1720320:2703360\"
+TCPRCVBUF=\"1720320:2703360\"
+OTHERSOCKBUF=\"1126080:2097152\"
+DGRAMRCVBUF=\"262144:262144\"
+NUMOTHERSOCK=\"360:360\"
+DCACHESIZE=\"3409920:3624960\"
+NUMFILE=\"9312:9312\"
+AVNUMPROC=\"180:180\"
+NUMIPTENT=\"128:128\"
+CPUUNITS=\"1000\"
+VERSION=\"2\"
+";
+
+#[test]
+fn a_configuration_of_the_days_of_beancounters_works() {
+    on_node(|node| {
+        node.need_tiny();
+        fs::write("/etc/vz/conf/ve-old.conf-sample", OLD).unwrap();
+        let ve = node.ve(1);
+        ve.ok("create", &["--ostemplate", "tiny", "--config", "old"]);
+        fs::remove_file("/etc/vz/conf/ve-old.conf-sample").unwrap();
+        ve.start();
+        let columns = |fields: &str| {
+            let out = node.vzlist(&["-H", "-o", fields, &ve.id]).ok().out();
+            out.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            columns("vswap,numproc.b,numproc.l,numpty.l,shmpages.l"),
+            ["no", "240", "240", "16", "21504"]
+        );
+        assert_eq!(
+            columns("physpages.l,oomguarpages.l"),
+            ["2147483647", "2147483647"],
+            "without a limit, in 32 bits"
+        );
+        assert_eq!(columns("kmemsize.b,kmemsize.l,privvmpages.b"), ["14372700", "14790164", "65536"]);
+        let forks = "i=0; while [ $i -lt 300 ]; do sleep 3 & i=$((i + 1)); done; echo all of them";
+        ve.run("exec2", &[forks]).says("fork").never_says("all of them");
+        ve.ok("set", &["--kmemsize", "20000000:21000000", "--numproc", "250", "--save"]);
+        assert_eq!(columns("kmemsize.l,numproc.l"), ["21000000", "250"]);
+    });
+}
