@@ -26,6 +26,16 @@ pub fn forget_files(ctid: Ctid) -> Result<()> {
     forgotten.map_err(failed(ctid))
 }
 
+/// What a shell and its libraries need, and some more.
+const SPARE: u64 = 64;
+
+/// The gate, if a VE that runs has so few files left to open that the admin could not come in.
+#[must_use]
+pub fn short_of_files(ctid: Ctid, init: i32) -> Option<FileGate> {
+    let gate = FileGate::find().ok()??;
+    gate.is_short(ctid.get(), init, SPARE).unwrap_or(false).then_some(gate)
+}
+
 /// Sets the limit of a VE that runs or is about to; says why if it cannot be held.
 pub(crate) fn limit(init: i32, ctid: Ctid, pair: Pair) -> Result<Option<Unenforced>> {
     let most = finite(pair);

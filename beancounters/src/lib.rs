@@ -70,7 +70,7 @@ pub use cpus::Cpus;
 pub use devices::DevicePolicy;
 pub use disk::Disk;
 pub use error::{Error, Result};
-pub use files::{count_files, forget_files};
+pub use files::{count_files, forget_files, short_of_files};
 pub use gate::resync;
 pub use hierarchy::{Controller, Generation, Hierarchies, Layout};
 pub use host_share::share_with_host;

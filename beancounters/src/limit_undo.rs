@@ -27,7 +27,7 @@ impl Undo {
     pub fn undo(self) -> Result<()> {
         let mut first = Ok(());
         for (param, path, value) in self.0.into_iter().rev() {
-            match knob::write(&path, &value) {
+            match write_back(&path, &value) {
                 // A VE that has ended meanwhile has no limits.
                 Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
                 Err(errno) if first.is_ok() => {
@@ -40,12 +40,28 @@ impl Undo {
     }
 }
 
+/// A mask that was empty, which on v2 is that of the parent, cannot be emptied again while there are processes.
+fn write_back(path: &Path, value: &str) -> std::result::Result<(), Errno> {
+    match knob::write(path, value) {
+        Err(Errno::NOSPC) if value == EMPTY => knob::write(path, &inherited(path).ok_or(Errno::NOSPC)?),
+        done => done,
+    }
+}
+
+/// What an empty mask stands for.
+fn inherited(path: &Path) -> Option<String> {
+    let file = format!("{}.effective", path.file_name()?.to_str()?);
+    knob::read(&path.parent()?.parent()?.join(file)).ok()
+}
+
+/// An empty write is none for the kernel; a line break empties the file.
+const EMPTY: &str = "\n";
+
 /// The text that brings back what was read: files by disk take one line, and say nothing of a disk without a limit.
 fn previous(file: &str, written: &str, text: &str) -> String {
     let by_disk = file == "io.max" || file.starts_with("blkio.throttle.");
     let Some((disk, _)) = written.split_once(' ').filter(|_| by_disk) else {
-        // An empty write is none for the kernel; a line break empties the file.
-        return if text.is_empty() { "\n".to_owned() } else { text.to_owned() };
+        return if text.is_empty() { EMPTY.to_owned() } else { text.to_owned() };
     };
     let line = text.lines().find(|line| line.split(' ').next() == Some(disk));
     let free = if file == "io.max" { "rbps=max wbps=max riops=max wiops=max" } else { "0" };
@@ -73,6 +89,16 @@ mod tests {
         ] {
             assert_eq!(previous(file, written, text), want, "{file} {text}");
         }
+    }
+
+    #[test]
+    fn an_empty_mask_is_its_parents() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("ve")).unwrap();
+        std::fs::write(dir.path().join("cpuset.cpus.effective"), "0-3\n").unwrap();
+        let mask = |file: &str| inherited(&dir.path().join("ve").join(file));
+        assert_eq!(mask("cpuset.cpus").map(|text| text.trim_end().to_owned()).as_deref(), Some("0-3"));
+        assert_eq!(mask("cpuset.mems"), None);
     }
 
     #[test]

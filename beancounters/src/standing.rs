@@ -46,7 +46,9 @@ pub fn standing(resource: Resource, host: &Hierarchies) -> (Standing, &'static s
         Resource::Numtcpsock if has_gate(host) => {
             (Enforced, "a connection that comes in is counted, not refused")
         }
-        Resource::Numothersock if has_gate(host) => (Enforced, "IPv4 and IPv6; other sockets are counted"),
+        Resource::Numothersock if has_gate(host) => {
+            (Enforced, "IPv4 and IPv6; other sockets are counted, without a limit unbound TCP too")
+        }
         Resource::Numtcpsock | Resource::Numothersock => {
             (Accounted, "no BPF programs for sockets of a cgroup v2")
         }

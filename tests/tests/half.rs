@@ -18,7 +18,7 @@ fn portrait(ve: &Ve<'_>) -> String {
     const NAMES: [&[&str]; 8] = [
         &["cpu.shares", "cpu.weight"],
         &["cpu.cfs_quota_us", "cpu.max"],
-        &["cpuset.cpus"],
+        &["cpuset.cpus.effective", "cpuset.cpus"],
         &["memory.limit_in_bytes", "memory.max"],
         &["memory.memsw.limit_in_bytes", "memory.swap.max"],
         &["pids.max"],

@@ -95,6 +95,9 @@ fn without_any_supervisor_a_session_still_comes_in() {
         for pid in &both {
             kill_process(Pid::from_raw(*pid).unwrap(), Signal::STOP).unwrap();
         }
+        // Held, they do not answer, and are not waited for long.
+        let held = ve.ok("exec2", &["cat /etc/passwd"]);
+        assert!(held.stderr.contains("WARNING: the container's supervisor does not answer"), "{held}");
         both.into_iter().for_each(kill);
         until("none is left", SOON, || supervisors(&ve).is_empty());
         ve.ok("exec2", &["cat /etc/passwd"]).says("restart the container");

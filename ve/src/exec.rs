@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use beancounters::Memory;
 use vzconf::{Ctid, Exit};
+use vzsys::bpf::FileGate;
 use vzsys::join::{self, JoinError, Program, Session, Stdio, Target, WAY_IN};
 use vzsys::launch::Confinement;
 use vzsys::notify;
@@ -41,6 +43,7 @@ pub(crate) struct Door {
     confinement: Confinement,
     user_namespace: bool,
     supervisor: PathBuf,
+    files: Option<FileGate>,
 }
 
 impl Door {
@@ -57,7 +60,7 @@ impl Door {
             ve.say(-1, "WARNING: the container's supervisor was killed; restart the container");
             confinement.trapped = Trapped::default();
         }
-        Self { init, points, confinement, user_namespace, supervisor }
+        Self { init, points, confinement, user_namespace, supervisor, files: None }
     }
 
     /// The door of a running VE.
@@ -70,7 +73,9 @@ impl Door {
         let gone = || Error::refused(Exit::VeNotRunning, "Container is not running");
         let init = state.init.open().doing(Exit::System, || entering(ve.ctid))?.ok_or_else(gone)?;
         let points = cgroup::join_points(ve)?;
-        Ok(Self::new(ve, init, points, state.confinement, state.ids.is_some()))
+        let files = beancounters::short_of_files(ve.ctid, state.init.pid);
+        let door = Self::new(ve, init, points, state.confinement, state.ids.is_some());
+        Ok(Self { files, ..door })
     }
 
     /// Waits until the VE's init has ended.
@@ -93,9 +98,30 @@ impl Door {
             confinement: &self.confinement,
             user_namespace: self.user_namespace,
             supervisor: &self.supervisor,
+            files: self.files.as_ref(),
         };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         join::run(&target, program, stdio, left.map_or(WAY_IN, |left| left.min(WAY_IN)))
+    }
+}
+
+/// To be told to whoever came in without it.
+fn tell_supervision(ve: &Ve<'_>, session: &Session) {
+    if session.unsupervised {
+        ve.say(-1, "WARNING: the container's supervisor does not answer; this session goes on without it");
+    }
+}
+
+/// Who was killed in a VE whose memory is full learns why, and what makes room without coming in.
+fn tell_full(ve: &Ve<'_>, ended: Ended) {
+    let killed = ended == Ended::Killed(9);
+    let Some(cgroup) = killed.then(|| cgroup::open(ve).ok().flatten()).flatten() else { return };
+    let memory = Memory::read(&cgroup);
+    // What the kernel can take away for others is not held.
+    let held = memory.used.saturating_sub(memory.parts.file.saturating_sub(memory.parts.shmem));
+    if memory.limit.is_some_and(|limit| held >= limit / 8 * 7) {
+        let hint = format!("vzctl set {} --ram SIZE gives it more for a while", ve.ctid);
+        ve.say(-1, &format!("WARNING: killed, and its memory is full; {hint}"));
     }
 }
 
@@ -178,8 +204,11 @@ pub fn exec(ve: &Ve<'_>, what: &What) -> Result<Ended> {
         What::Shell(_) => no_shell(ve.ctid)(error),
         What::Direct(_) => refused(ve.ctid)(error),
     })?;
+    tell_supervision(ve, &session);
     let ended = session::carry(&session, ours, Input::Ours, &signals, None);
-    Ok(ended.doing(Exit::System, failed)?.unwrap_or(Ended::Killed(0)))
+    let ended = ended.doing(Exit::System, failed)?.unwrap_or(Ended::Killed(0));
+    tell_full(ve, ended);
+    Ok(ended)
 }
 
 /// Feeds a script to the VE's shell, output to ours, and waits for it.
@@ -239,9 +268,11 @@ pub fn enter(ve: &Ve<'_>, typed: Option<&[OsString]>) -> Result<Ended> {
     let signals = session::catch_signals().doing(Exit::System, failed)?;
     let session =
         door.run(&Program { candidates, environment }, Stdio::Terminal, None).map_err(no_shell(ve.ctid))?;
+    tell_supervision(ve, &session);
     ve.say(0, &format!("entered into CT {}", ve.ctid));
     let ended = session::converse(&session, line.as_bytes(), &signals).doing(Exit::System, failed)?;
     ve.say(0, &format!("exited from CT {}", ve.ctid));
+    tell_full(ve, ended);
     Ok(ended)
 }
 

@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::bpf::FileGate;
 use crate::channel::Channel;
 use crate::error::{Call, Result, SysError};
 use crate::launch::Confinement;
@@ -91,6 +92,8 @@ pub struct Target<'a> {
     pub user_namespace: bool,
     /// The socket of its supervisor, where one answers calls.
     pub supervisor: &'a Path,
+    /// Where it has hardly any file left to open: the gate, which is not to refuse the program any.
+    pub files: Option<&'a FileGate>,
 }
 
 /// The standard files of the program to run.
@@ -121,6 +124,8 @@ pub struct Session {
     pub process: PidFd,
     /// The terminal's master, for [`Stdio::Terminal`].
     pub terminal: Option<OwnedFd>,
+    /// Whether the VE's supervisor is there and did not take it: its calls are answered by nobody but the kernel.
+    pub unsupervised: bool,
 }
 
 /// Why a program could not be run.
@@ -176,12 +181,13 @@ impl JoinError {
     }
 }
 
-/// To the process that has sent its listener.
+/// To the process that has sent its listener, or waits until the gate for files does not refuse it any.
 #[derive(Debug, Serialize, Deserialize)]
 struct Served;
 
 /// Runs a program in a VE as its root, in all its namespaces and cgroups, confined as its init is. A VE that may have no
-/// more processes gets this one all the same: it is made outside and moved in, which the kernel always allows.
+/// more processes gets this one all the same: it is made outside and moved in, which the kernel always allows. So does one
+/// whose supervisor hangs, without its calls being trapped.
 /// Returns when the program has been executed, or was not within `patience`. The caller must be
 /// single-threaded and root.
 ///
@@ -193,9 +199,17 @@ pub fn run(
     stdio: Stdio,
     patience: Duration,
 ) -> std::result::Result<Session, JoinError> {
-    match run_by(target, program, &stdio, patience, &Way::Joined) {
+    let by_either_way = |target: &Target<'_>| match run_by(target, program, &stdio, patience, &Way::Joined) {
         Err(error) if error.is_full() => {
             run_by(target, program, &stdio, patience, &Way::Moved(procs_of(target)?))
+        }
+        done => done,
+    };
+    match by_either_way(target) {
+        Err(JoinError::Call(error)) if notify::is_hanging(&error) => {
+            let confinement = Confinement { trapped: trap::Trapped::default(), ..target.confinement.clone() };
+            let session = by_either_way(&Target { confinement: &confinement, ..*target })?;
+            Ok(Session { unsupervised: true, ..session })
         }
         done => done,
     }
@@ -235,7 +249,7 @@ fn run_by(
             if let Some(bytes) = target.confinement.lockable {
                 let _ = Lent::at_least(Resource::Memlock, bytes).map(std::mem::forget);
             }
-            if let Err(error) = hide() {
+            if let Err(error) = hide().and_then(|()| excuse_ourselves(target)) {
                 let _ = theirs.send(&Report::failed(&error), None);
                 raw::exit_now(1)
             }
@@ -245,7 +259,7 @@ fn run_by(
             drop(theirs);
             // The first process only opens the door; the program itself is our child as well.
             let door = PidFd::from_fd(pidfd);
-            let entered = listen(&ours, target.supervisor, patience);
+            let entered = listen(&ours, target, patience);
             end(&door)?;
             entered
         }
@@ -260,9 +274,16 @@ fn hide() -> Result<()> {
         .call("prctl", || "PR_SET_DUMPABLE")
 }
 
+/// The descriptor of the program's process is a file that this one opens as the VE's root.
+fn excuse_ourselves(target: &Target<'_>) -> Result<()> {
+    let Some(gate) = target.files else { return Ok(()) };
+    let ourselves = PidFd::open(rustix::process::getpid().as_raw_pid())?;
+    ourselves.map_or(Ok(()), |process| gate.excuse(process))
+}
+
 fn listen(
     channel: &Channel,
-    supervisor: &Path,
+    target: &Target<'_>,
     patience: Duration,
 ) -> std::result::Result<Session, JoinError> {
     let deadline = Instant::now() + patience;
@@ -276,9 +297,19 @@ fn listen(
         }
         let Some((report, fd)) = channel.receive::<Report>()? else { break };
         match report {
-            Report::Pid(pid) => process = PidFd::open(pid)?.map(|fd| (pid, fd)),
+            Report::Pid(pid) => {
+                process = PidFd::open(pid)?.map(|fd| (pid, fd));
+                let excused = process.as_ref().zip(target.files).map_or(Ok(()), |((_, process), gate)| {
+                    gate.excuse(process)?;
+                    channel.send(&Served, None)
+                });
+                if let Err(error) = excused {
+                    failed = Some(JoinError::Call(error));
+                    break;
+                }
+            }
             Report::Terminal => terminal = fd,
-            Report::Listener => match serve(channel, supervisor, fd) {
+            Report::Listener => match serve(channel, target.supervisor, fd) {
                 Ok(()) => {}
                 Err(error) => {
                     failed = Some(JoinError::Call(error));
@@ -290,7 +321,7 @@ fn listen(
         }
     }
     match (failed, process) {
-        (None, Some((pid, process))) => Ok(Session { pid, process, terminal }),
+        (None, Some((pid, process))) => Ok(Session { pid, process, terminal, unsupervised: false }),
         (failed, process) => {
             if let Some((_, process)) = process {
                 end(&process)?;
@@ -372,6 +403,7 @@ fn inside(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Ch
         Way::Moved(unified) => join_cgroups(target.cgroup_tasks.iter().chain(unified)),
     };
     let ready = joined
+        .and_then(|()| target.files.map_or(Ok(()), |_| served(channel)))
         .and_then(|()| become_root())
         .and_then(|()| leave_the_host(given, channel))
         .and_then(|terminal| if terminal { open_terminal(channel) } else { Ok(()) })
@@ -392,7 +424,11 @@ fn inside(target: &Target<'_>, program: &Program, given: Given<'_>, channel: &Ch
 /// Without somebody who answers, no file could be opened.
 fn hand_over(channel: &Channel, listener: BorrowedFd<'_>) -> Result<()> {
     channel.send(&Report::Listener, Some(listener))?;
-    channel.receive::<Served>()?.map(drop).ok_or_else(|| SysError::new("recvmsg", "supervisor", Errno::PIPE))
+    served(channel)
+}
+
+fn served(channel: &Channel) -> Result<()> {
+    channel.receive::<Served>()?.map(drop).ok_or_else(|| SysError::new("recvmsg", "our starter", Errno::PIPE))
 }
 
 /// Inside a VE's user namespace (or, for a privileged VE, as we are): its root, in a session of its own.
@@ -427,9 +463,11 @@ fn leave_the_host(given: Given<'_>, channel: &Channel) -> Result<bool> {
 }
 
 fn open_terminal(channel: &Channel) -> Result<()> {
-    let (master, slave) = crate::launch::open_pty()?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let slave = rustix::fs::open(&slave, flags, Mode::empty()).call("open", || &slave)?;
+    let (master, slave) = match crate::launch::open_pty() {
+        // The VE has as many as it may have.
+        Err(error) if error.errno() == Errno::NOSPC => crate::launch::own_pty()?,
+        done => done?,
+    };
     raw::set_controlling_tty(slave.as_fd())?;
     for number in 0..3 {
         raw::dup_onto(slave.as_fd(), number)?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::{Deserialize, Serialize};
 
@@ -242,6 +243,8 @@ fn dial(path: &Path) -> Result<Channel> {
     let name = || path.display().to_string();
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .call("socket", || "AF_UNIX, SOCK_SEQPACKET")?;
+    // Where those queue up whom nobody receives, the queue may be full.
+    set_socket_timeout(&socket, Timeout::Send, Some(REPLACED)).call("setsockopt", || "SO_SNDTIMEO")?;
     let address = SocketAddrUnix::new(path).call("connect", name)?;
     connect(&socket, &address).call("connect", name)?;
     Ok(Channel::from_fd(socket))
@@ -264,6 +267,11 @@ pub fn entrust(socket: &Path, listener: BorrowedFd<'_>) -> Result<()> {
         }
     }
     Err(SysError::new("entrust", socket.display(), Errno::TIMEDOUT))
+}
+
+/// Whether this is said of a supervisor that is there and does nothing, stopped for instance.
+pub(crate) fn is_hanging(error: &SysError) -> bool {
+    matches!((error.call(), error.errno()), ("entrust", Errno::TIMEDOUT) | ("connect", Errno::AGAIN))
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ const AT_LSM: u32 = 27;
 pub(super) const HASH: u32 = 1;
 pub(super) const ARRAY: u32 = 2;
 pub(super) const SK_STORAGE: u32 = 24;
+pub(super) const TASK_STORAGE: u32 = 29;
 /// Memory for values is taken when there are some.
 pub(super) const NO_PREALLOC: u32 = 1;
 

@@ -26,6 +26,8 @@ pub(super) const NUMBERS: usize = 5;
 /// What may be above a namespace, itself included, and below the first one (`create_user_ns` in the kernel).
 const LEVELS: usize = 33;
 const MAP_LOOKUP_ELEM: i32 = 1;
+const TASK_STORAGE_GET: i32 = 156;
+const GET_CURRENT_TASK_BTF: i32 = 158;
 
 /// Where the kernel has what is asked for, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(super) struct Maps {
     pub(super) counts: i32,
     /// One number each: the limit; none is no limit.
     pub(super) limits: i32,
+    /// Marks of tasks that are never refused.
+    pub(super) excused: i32,
 }
 
 /// Registers that calls leave alone.
@@ -92,6 +96,12 @@ fn finish(mut program: Program) -> Vec<Insn> {
     program.assemble()
 }
 
+/// Leaves in register 0 whether this task is never refused.
+fn look_up_task(program: &mut Program, map: i32) {
+    program.add([Insn::call(GET_CURRENT_TASK_BTF), Insn::copy64(2, 0)]);
+    program.add(Insn::map(1, map)).add([Insn::set64(3, 0), Insn::set64(4, 0), Insn::call(TASK_STORAGE_GET)]);
+}
+
 /// A refused file stays counted: the kernel calls the other program for it. Until then, which is at once, somebody else
 /// may be refused who would be the last to have room.
 pub(super) fn alloc(at: Offsets, maps: Maps) -> Vec<Insn> {
@@ -102,7 +112,10 @@ pub(super) fn alloc(at: Offsets, maps: Maps) -> Vec<Insn> {
     program
         .jump(When::Is(0, 0), "counted")
         .add([Insn::load64(1, 0, 0)])
-        .jump(When::AtMost(NOW, 1), "counted")
+        .jump(When::AtMost(NOW, 1), "counted");
+    look_up_task(&mut program, maps.excused);
+    program
+        .jump(When::IsNot(0, 0), "counted")
         .add([
             Insn::set64(1, 1),
             Insn::atomic_add(ROW, 1, offset(FAILED)),

@@ -1,10 +1,11 @@
 //! The host's gate for open files of VEs: counts them by the VEs' user namespaces, and refuses those above a limit.
 //!
 //! ```text
-//! /run/vz/bpf/files-1/   a bpffs of our own; what is pinned there lives without any process
+//! /run/vz/bpf/files-2/   a bpffs of our own; what is pinned there lives without any process
 //!   counts    numbers of a namespace, by its own number    written by the programs
 //!   limits    how many may be open, by the same            written by us
 //!   owners    the namespace of a VE, by the VE's number    written by us, read when the VE has gone
+//!   excused   tasks that are never refused                 written by us, and gone with the task
 //!   alloc     the programs, at their places in the kernel
 //!   free
 //! ```
@@ -25,7 +26,7 @@ use super::btf::Btf;
 use super::calls;
 use super::file_programs::{COUNT, FAILED, MADE, Maps, NUMBERS, OWNER, Offsets, PEAK, alloc, free};
 use super::insn::Insn;
-use super::objects::{self, Numbers};
+use super::objects::{self, Numbers, Tasks};
 use super::sockets::Tally;
 use crate::error::{Call, Result, SysError};
 use crate::mount::{Detached, Opt, QUIET};
@@ -33,10 +34,11 @@ use crate::mount::{Detached, Opt, QUIET};
 const HOME: &str = "/run/vz/bpf";
 const LOCK: &str = "/run/vz/bpf.lock";
 /// A later version whose numbers mean something else takes another name: VEs that run keep theirs.
-const SET: &str = "/run/vz/bpf/files-1";
+const SET: &str = "/run/vz/bpf/files-2";
 const COUNTS: &str = "counts";
 const LIMITS: &str = "limits";
 const OWNERS: &str = "owners";
+const EXCUSED: &str = "excused";
 const FREE: &str = "free";
 const ALLOC: &str = "alloc";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -52,6 +54,7 @@ pub struct FileGate {
     counts: Numbers<NUMBERS>,
     limits: Numbers<1>,
     owners: Numbers<1>,
+    excused: Tasks,
 }
 
 impl FileGate {
@@ -73,7 +76,8 @@ impl FileGate {
     pub fn find() -> Result<Option<Self>> {
         let Some(counts) = Numbers::pinned(&pin(COUNTS))? else { return Ok(None) };
         let others = Numbers::pinned(&pin(LIMITS))?.zip(Numbers::pinned(&pin(OWNERS))?);
-        Ok(others.map(|(limits, owners)| Self { counts, limits, owners }))
+        let others = others.zip(Tasks::pinned(&pin(EXCUSED))?);
+        Ok(others.map(|((limits, owners), excused)| Self { counts, limits, owners, excused }))
     }
 
     /// The gate, put up unless it is up already; `None` on a kernel that has no such programs.
@@ -164,6 +168,25 @@ impl FileGate {
         Ok(true)
     }
 
+    /// Whether a VE with this init can open no more than `spare` files.
+    ///
+    /// # Errors
+    /// The errno of bpf(2) or of looking at init.
+    pub fn is_short(&self, ve: u32, init: i32, spare: u64) -> Result<bool> {
+        let Some(namespace) = namespace_of(init)? else { return Ok(false) };
+        let Some(tally) = self.numbers(ve, namespace)?.and_then(tally_of) else { return Ok(false) };
+        let limit = self.limits.get(namespace)?;
+        Ok(limit.is_some_and(|[most]| tally.count.saturating_add(spare) >= most))
+    }
+
+    /// Has a process never refused a file, until it ends; what it starts is. Its files are counted.
+    ///
+    /// # Errors
+    /// The errno of bpf(2).
+    pub fn excuse(&self, process: impl AsFd) -> Result<()> {
+        self.excused.mark(process.as_fd())
+    }
+
     /// Of a namespace, if it is this VE's.
     fn numbers(&self, ve: u32, namespace: u32) -> Result<Option<[u64; NUMBERS]>> {
         Ok(self.counts.get(namespace)?.filter(|numbers| numbers[OWNER] == u64::from(ve)))
@@ -250,7 +273,7 @@ fn mount() -> Result<()> {
 
 /// Programs first: without them nothing changes any more.
 fn take_down() -> Result<()> {
-    for name in [ALLOC, FREE, OWNERS, LIMITS, COUNTS] {
+    for name in [ALLOC, FREE, EXCUSED, OWNERS, LIMITS, COUNTS] {
         match fs::remove_file(pin(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(SysError::from_io("unlink", pin(name).display(), &error));
@@ -271,12 +294,18 @@ fn make() -> Result<FileGate> {
         counts: Numbers::make(calls::name("vz_files"), MOST)?,
         limits: Numbers::make(calls::name("vz_file_limits"), MOST)?,
         owners: Numbers::make(calls::name("vz_file_owners"), MOST)?,
+        excused: Tasks::make(calls::name("vz_file_excused"))?,
     };
-    let maps = Maps { counts: gate.counts.fd().as_raw_fd(), limits: gate.limits.fd().as_raw_fd() };
+    let maps = Maps {
+        counts: gate.counts.fd().as_raw_fd(),
+        limits: gate.limits.fd().as_raw_fd(),
+        excused: gate.excused.fd().as_raw_fd(),
+    };
     let load = |function, code: &[Insn], name| calls::load_lsm(function, code, calls::name(name));
     let free = load(places.free, &free(places.offsets, maps), "vz_file_free")?;
     let alloc = load(places.alloc, &alloc(places.offsets, maps), "vz_file_alloc")?;
     rustix::fs::mkdir(SET, Mode::RWXU).call("mkdir", || SET)?;
+    objects::pin(gate.excused.fd(), &pin(EXCUSED))?;
     for (map, name) in [(gate.counts.fd(), COUNTS), (gate.limits.fd(), LIMITS), (gate.owners.fd(), OWNERS)] {
         objects::pin(map, &pin(name))?;
     }

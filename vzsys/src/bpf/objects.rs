@@ -1,13 +1,13 @@
 //! bpf(2) for what outlives its maker: pins in a bpffs, links, and the values of hash maps.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::calls::{self, HASH, MapAttr, NO_PREALLOC, Name, bpf, bpf_fd, fd_number};
+use super::calls::{self, HASH, MapAttr, NO_PREALLOC, Name, TASK_STORAGE, bpf, bpf_fd, fd_number};
 use crate::error::{Result, SysError};
 
 const MAP_LOOKUP_ELEM: i32 = 1;
@@ -141,5 +141,55 @@ impl<const N: usize> Numbers<N> {
     fn element(&self, key: &u32) -> ElementAttr {
         let key = std::ptr::from_ref(key) as u64;
         ElementAttr { map_fd: fd_number(self.0.as_fd()), key, ..ElementAttr::default() }
+    }
+}
+
+/// Marks of tasks, which end with them.
+#[derive(Debug)]
+pub(super) struct Tasks(OwnedFd);
+
+impl Tasks {
+    const SIZES: [u32; 2] = [4, 8];
+
+    /// A new one, without any.
+    pub(super) fn make(name: Name) -> Result<Self> {
+        let [key_size, value_size] = Self::SIZES;
+        let types = calls::number_types()?;
+        let mut attr = MapAttr {
+            map_type: TASK_STORAGE,
+            key_size,
+            value_size,
+            map_flags: NO_PREALLOC,
+            map_name: name,
+            btf_fd: types.as_raw_fd().unsigned_abs(),
+            btf_key_type_id: 1,
+            btf_value_type_id: 2,
+            ..MapAttr::default()
+        };
+        calls::make_map(&mut attr).map(Self)
+    }
+
+    /// The one of that name; `None` when there is none, or another kind of map.
+    pub(super) fn pinned(path: &Path) -> Result<Option<Self>> {
+        let Some(map) = pinned(path)? else { return Ok(None) };
+        let kind = calls::map_info(map.as_fd())?.kind;
+        Ok((kind == TASK_STORAGE).then_some(Self(map)))
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Marks the first thread of a process.
+    pub(super) fn mark(&self, process: BorrowedFd<'_>) -> Result<()> {
+        let (key, value) = (fd_number(process), 1_u64);
+        let mut attr = ElementAttr {
+            map_fd: fd_number(self.0.as_fd()),
+            key: std::ptr::from_ref(&key) as u64,
+            value: std::ptr::from_ref(&value) as u64,
+            ..ElementAttr::default()
+        };
+        // SAFETY: both live; the key is a descriptor of a process, borrowed for the call, and the kernel reads both.
+        unsafe { bpf(MAP_UPDATE_ELEM, &mut attr, "MAP_UPDATE_ELEM, a task") }.map(drop)
     }
 }

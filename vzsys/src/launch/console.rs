@@ -13,6 +13,8 @@ use crate::mount::{Detached, Opt, umount_lazy};
 
 /// Where the console's file system is for a moment, upon the VE's own.
 const PLACE: &str = "/dev/pts";
+/// How either side of a terminal is opened.
+const SIDE: OFlags = OFlags::RDWR.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Opens the console and mounts it on `/dev/console`; returns its master. Inside, after the change of root, when nobody
 /// looks at `/dev/pts`.
@@ -40,8 +42,7 @@ pub(crate) fn console() -> Result<(OwnedFd, Detached)> {
 fn devpts(options: &[Opt]) -> Result<(Detached, OwnedFd)> {
     let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = Detached::new("devpts", "devpts", options, attrs)?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = openat(pts.as_fd(), "ptmx", flags, Mode::empty()).call("openat", || "ptmx")?;
+    let master = openat(pts.as_fd(), "ptmx", SIDE, Mode::empty()).call("openat", || "ptmx")?;
     unlockpt(&master).call("ioctl", || "TIOCSPTLCK")?;
     Ok((pts, master))
 }
@@ -69,19 +70,28 @@ pub fn own_terminal(ids: Option<IdRange>) -> Result<Terminal> {
         Opt::value("uid", base),
         Opt::value("gid", base + 5),
     ];
-    let (pts, master) = devpts(&options)?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let slave = openat(pts.as_fd(), "0", flags, Mode::empty()).call("openat", || "pts/0")?;
-    Ok(Terminal { master, slave, mount: pts })
+    let (mount, master) = devpts(&options)?;
+    let slave = first_slave(&mount)?;
+    Ok(Terminal { master, slave, mount })
 }
 
-/// A pseudo-terminal of the mount namespace we are in: its master and the path of its slave.
-pub(crate) fn open_pty() -> Result<(OwnedFd, String)> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = open("/dev/pts/ptmx", flags, Mode::empty())
-        .or_else(|_| open("/dev/ptmx", flags, Mode::empty()))
+/// A pseudo-terminal of a file system of its own: its master and its slave, which has no path. As root of the VE.
+pub(crate) fn own_pty() -> Result<(OwnedFd, OwnedFd)> {
+    let (mount, master) = devpts(&[Opt::value("mode", "0620"), Opt::value("gid", 5)])?;
+    Ok((master, first_slave(&mount)?))
+}
+
+fn first_slave(mount: &Detached) -> Result<OwnedFd> {
+    openat(mount.as_fd(), "0", SIDE, Mode::empty()).call("openat", || "pts/0")
+}
+
+/// A pseudo-terminal of the mount namespace we are in: its master and its slave.
+pub(crate) fn open_pty() -> Result<(OwnedFd, OwnedFd)> {
+    let master = open("/dev/pts/ptmx", SIDE, Mode::empty())
+        .or_else(|_| open("/dev/ptmx", SIDE, Mode::empty()))
         .call("open", || "/dev/ptmx")?;
     unlockpt(&master).call("ioctl", || "TIOCSPTLCK")?;
     let name = ptsname(&master, Vec::new()).call("ioctl", || "TIOCGPTN")?;
-    Ok((master, name.to_string_lossy().into_owned()))
+    let slave = open(&name, SIDE, Mode::empty()).call("open", || name.to_string_lossy())?;
+    Ok((master, slave))
 }

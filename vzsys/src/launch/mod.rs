@@ -46,7 +46,7 @@ use crate::trap::Trapped;
 
 pub use command::{ImageCommand, OWN_COMMAND, OWN_INIT};
 pub use console::{Terminal, own_terminal};
-pub(crate) use console::{console, open_pty};
+pub(crate) use console::{console, open_pty, own_pty};
 pub use devices::{Device, DeviceKind, empty as empty_dev, shift as shift_ids};
 pub use views::put_again;
 
