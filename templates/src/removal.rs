@@ -107,7 +107,7 @@ fn attempt(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<Deleted, 
 
 /// Takes the immutable and append-only flags, which a privileged VE may have set, off a directory and a
 /// name in it. A file that has other names too keeps them: those may be the host's.
-fn unprotect(dir: BorrowedFd<'_>, name: &CStr) -> bool {
+pub(crate) fn unprotect(dir: BorrowedFd<'_>, name: &CStr) -> bool {
     let own = openat(dir, c".", OPEN | OFlags::DIRECTORY, Mode::empty()).is_ok_and(|dir| clear_flags(&dir));
     let flagged = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
         let kind = FileType::from_raw_mode(stat.st_mode);

@@ -15,7 +15,7 @@ use crate::{ctid, inside};
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The directories that the programs keep for all VEs; they stay once they are made.
-const HOMES: [&str; 26] = [
+const HOMES: [&str; 27] = [
     TABLES,
     PROGRAMS,
     "/run/vz/bpf.lock",
@@ -33,6 +33,7 @@ const HOMES: [&str; 26] = [
     "/var/lib/vzctl/idmap",
     "/var/lib/vzctl/converting",
     "/var/lib/vzctl/creating",
+    "/var/lib/vzctl/switching",
     "/var/lib/vzctl/veip",
     "/var/lib/vzctl/quota",
     "/var/lib/vzctl/vzubc",

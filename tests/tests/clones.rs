@@ -83,7 +83,7 @@ fn layers_are_as_many_as_every_kernel_takes() {
             clone.ok("destroy", &[]);
         }
         assert_eq!(layers(), 1, "nothing was written between the clones");
-        for number in 1..MOST_LAYERS {
+        for number in 1..=MOST_LAYERS {
             original.write("etc/state", &number.to_string());
             original.ok("snapshot", &[]);
         }

@@ -280,6 +280,80 @@ fn killed_everywhere(node: &Node, layout: &str, verb: &str, running: bool) {
     });
 }
 
+/// Whatever a switch is killed at: the next verb, whichever it is, has configuration and files of one moment.
+#[test]
+fn a_killed_switch_leaves_nothing_of_two_moments() {
+    on_node(|node| {
+        for (number, layout) in (1..).zip(LAYOUTS) {
+            let ve = node.with_layout(number, layout);
+            ve.write("etc/state", "one");
+            ve.ok("set", &["--hostname", "one", "--save"]);
+            let one = take(&ve, "one");
+            take(&ve, "other");
+            for point in fault_points("snapshot-switch") {
+                ve.write("etc/state", "two");
+                ve.ok("set", &["--hostname", "two", "--save"]);
+                let killed = ve.fault(&point, "snapshot-switch", &["--id", &one]);
+                println!("{layout}: killed at {point}: {}", killed.code);
+                ve.ok("set", &["--description", "the next verb", "--save"]);
+                let of = |text: &str| if text.contains("one") { "one" } else { "two" };
+                let (conf, files) = (ve.conf_value("HOSTNAME").unwrap(), ve.read("etc/state").unwrap());
+                assert_eq!(of(&conf), of(&files), "{layout}: {point}");
+                let stands = if of(&files) == "one" { "*one" } else { "*other" };
+                assert!(listed(&ve).contains(&stands.to_owned()), "{layout}: {point}: {:?}", listed(&ve));
+                ve.ok("snapshot-switch", &["--id", &take_id(&ve, "other")]);
+            }
+            ve.destroy();
+        }
+    });
+}
+
+/// What a deleted snapshot alone kept is free again, and layers do not become more and more.
+#[test]
+fn layers_that_nobody_needs_apart_become_one() {
+    on_node(|node| {
+        let ve = node.with_layout(1, "overlay");
+        let used = || -> u64 {
+            let out = run("du", &["-sk", "/vz/private"]).out();
+            out.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let fill = |path: &str| {
+            ve.ok("mount", &[]);
+            let file = ve.root().join(path);
+            run("dd", &["if=/dev/zero", &format!("of={}", file.display()), "bs=1M", "count=8"]).ok();
+            ve.ok("umount", &[]);
+        };
+        let layers = || fs::read_dir("/vz/private/.layers").into_iter().flatten().flatten().count() / 2;
+        let mut last = None;
+        for round in 0..6 {
+            fill("root/large");
+            ve.write("etc/round", &round.to_string());
+            let id = take(&ve, &format!("s{round}"));
+            if let Some(last) = last.replace(id) {
+                ve.ok("snapshot-delete", &["--id", &last]);
+            }
+            until("what nobody needs is gone", Duration::from_secs(20), || {
+                layers() <= 2 && used() < 20 << 10
+            });
+            assert_eq!(ve.read("etc/round"), Some(round.to_string()));
+        }
+        // The last one: the file as it was then is only what the container has of it.
+        fill("root/large");
+        ve.ok("snapshot-delete", &["--id", &last.unwrap()]);
+        until("one copy is left", Duration::from_secs(20), || used() < 10 << 10);
+        ve.start();
+        assert_eq!(ve.sh("cat /etc/round; wc -c </root/large"), format!("5{}", 8 << 20));
+        ve.ok("stop", &["--fast"]);
+        // Layers that a clone has too stay as they are.
+        take(&ve, "shared");
+        let clone = node.ve(2);
+        clone.ok("create", &["--from", &ve.id]);
+        ve.ok("snapshot-delete", &["--id", &take_id(&ve, "shared")]);
+        clone.start();
+        assert_eq!(clone.sh("cat /etc/round"), "5");
+    });
+}
+
 /// The same of subvolumes.
 mod btrfs {
     use super::*;

@@ -62,7 +62,7 @@ pub fn compact(ve: &Ve<'_>) -> Result<()> {
     let private = ve.existing_private()?;
     let Some(image) = layout::image(ve.layout(&private)?, &private)? else {
         ve.say(0, "Compact only makes sense for ploop containers");
-        return Ok(());
+        return crate::snapshot::compact(ve);
     };
     let before = image.taken().map_err(LayoutError::from)?;
     let gained = image.compact().map_err(LayoutError::from)?;

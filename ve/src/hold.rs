@@ -5,7 +5,7 @@ use vzconf::{Ctid, Exit, Lock};
 use crate::error::Result;
 use crate::interrupted::{self, Wake};
 use crate::node::{Node, Ve};
-use crate::{convert, creating, marker};
+use crate::{convert, creating, marker, snapshot};
 
 impl Node {
     /// Takes a VE's lock for as long as the value lives, mends what killed verbs left of the VE, and reads it then:
@@ -34,6 +34,7 @@ impl Node {
         // There may be no VE any more, and another layout of one that is.
         let ve = if creating::mend(&ve)? { self.ve(ctid)? } else { ve };
         let ve = if convert::mend(&ve)? { self.ve(ctid)? } else { ve };
+        let ve = if snapshot::mend_switch(&ve)? { self.ve(ctid)? } else { ve };
         if !interrupted::is_marked(&self.paths, ctid) {
             return Ok(ve);
         }

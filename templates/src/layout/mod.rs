@@ -19,6 +19,7 @@ pub(crate) mod btrfs;
 mod choose;
 mod error;
 mod mapping;
+pub(crate) mod merge;
 pub(crate) mod overlay;
 mod ploop;
 mod remove;

@@ -60,7 +60,7 @@ impl Record {
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let plain = !record.base.is_empty() && !record.base.contains('/') && !record.base.starts_with('.');
         // Whoever knows version 1 only must not mount less than there is.
-        let wanted = if record.stack.is_plain() { 1..=2 } else { 2..=2 };
+        let wanted = if record.stack.is_plain() { 1..=2 } else { 2..=3 };
         if !wanted.contains(&record.version) || !plain || !record.stack.is_sound() {
             return Err(damaged(format!("version {}, base '{}'", record.version, record.base)));
         }
@@ -73,7 +73,12 @@ impl Record {
     /// [`LayoutError::Call`], exit 48.
     pub(crate) fn replace(&self, private: &Path) -> Result<(), LayoutError> {
         let mut record = self.clone();
-        record.version = if record.stack.is_plain() { 1 } else { 2 };
+        record.version = match &record.stack {
+            stack if stack.is_plain() => 1,
+            stack if stack.merge.is_none() => 2,
+            // Whoever does not know of it must not mount what lies in two places.
+            _ => 3,
+        };
         record.save(private).map_err(failed(private))
     }
 

@@ -21,6 +21,7 @@ use vzconf::{Ctid, Exit};
 use vzsys::{Call, SysError};
 
 use super::LayoutError;
+use super::merge;
 use super::overlay::Record;
 use super::remove::discard;
 
@@ -39,6 +40,18 @@ pub struct Stack {
     /// The upper directory is to become this layer; nobody may use the area before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shelve: Option<String>,
+    /// All of a layer, which is in no list any more, is to be moved into another; nobody may use the area before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+}
+
+/// A layer that becomes part of the one that was right below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// Which.
+    pub from: String,
+    /// Part of which.
+    pub into: String,
 }
 
 /// How many layers an overlay has at most, the template and the upper directory not counted: what Linux 6.1 can be told,
@@ -56,14 +69,47 @@ impl Stack {
     #[must_use]
     pub fn needed(&self) -> BTreeSet<String> {
         let layers = self.layers.iter().chain(self.snapshots.values().flatten());
-        layers.chain(&self.shelve).cloned().collect()
+        let merged = self.merge.iter().flat_map(|merge| [&merge.from, &merge.into]);
+        layers.chain(&self.shelve).chain(merged).cloned().collect()
+    }
+
+    /// Two layers that all who have one of them have right above one another.
+    pub(crate) fn twins(&self) -> Vec<Merge> {
+        let lists: Vec<&Vec<String>> = std::iter::once(&self.layers).chain(self.snapshots.values()).collect();
+        let mut twins: Vec<Merge> = Vec::new();
+        for pair in lists.iter().flat_map(|list| list.windows(2)) {
+            let (from, into) = (&pair[0], &pair[1]);
+            let always = lists.iter().all(|list| {
+                let above = list.iter().position(|layer| layer == from);
+                let below = list.iter().position(|layer| layer == into);
+                above.map(|at| at + 1) == below
+            });
+            let merge = Merge { from: from.clone(), into: into.clone() };
+            if always && !twins.contains(&merge) {
+                twins.push(merge);
+            }
+        }
+        twins
+    }
+
+    /// The highest layer of the VE, if no snapshot has it.
+    pub(crate) fn sole_top(&self) -> Option<&String> {
+        let top = self.layers.first()?;
+        (!self.snapshots.values().flatten().any(|layer| layer == top)).then_some(top)
+    }
+
+    /// Takes a layer out of all lists.
+    pub(crate) fn drop_layer(&mut self, id: &str) {
+        let lists = std::iter::once(&mut self.layers).chain(self.snapshots.values_mut());
+        lists.for_each(|list| list.retain(|layer| layer != id));
     }
 
     /// A record may come with an area from elsewhere: its names must not lead out of the store.
     pub(super) fn is_sound(&self) -> bool {
         let fine = |name: &String| name.parse::<crate::snapshot::Id>().is_ok() && !name.starts_with('{');
         let names = self.layers.iter().chain(self.snapshots.values().flatten());
-        names.chain(self.snapshots.keys()).chain(&self.current).chain(&self.shelve).all(fine)
+        let merged = self.merge.iter().flat_map(|merge| [&merge.from, &merge.into]);
+        names.chain(self.snapshots.keys()).chain(&self.current).chain(&self.shelve).chain(merged).all(fine)
     }
 }
 
@@ -132,6 +178,13 @@ impl Store {
         lock.sync_all().call("fsync", || self.dir.display().to_string())
     }
 
+    /// Whether no other VE needs this layer.
+    pub(crate) fn is_only(&self, id: &str, ctid: Ctid) -> bool {
+        let mut names =
+            fs::read_dir(self.refs(id)).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.all(|name| name.to_str() == Some(&ctid.to_string()))
+    }
+
     /// Takes back what a VE does not need any more, and throws away what nobody does. The rest of this store is
     /// others'. `trash` is as for [`discard`]; returned are the places to [`sweep`](super::sweep).
     pub(crate) fn keep_only(
@@ -189,6 +242,15 @@ pub(crate) fn settle(private: &Path) -> Result<Record, LayoutError> {
             format!("cannot put the upper directory of {} into its place", private.display()),
             Exit::FsCantMount,
         ))?;
+        record.replace(private)?;
+    }
+    if let Some(pair) = record.stack.merge.take() {
+        let store = Store::of(private);
+        merge::merge(&store.layer(&pair.from), &store.layer(&pair.into)).map_err(LayoutError::call(
+            format!("cannot merge two layers of {}", private.display()),
+            Exit::MergeSnapshot,
+        ))?;
+        vzsys::fault::point("snapshot-delete.merged");
         record.replace(private)?;
     }
     Ok(record)

@@ -161,6 +161,10 @@ impl Keeper for Whole<'_> {
         Ok(layout::note_size(self.0.layout, self.0.private)?)
     }
 
+    fn stamp(&self) -> Result<u64> {
+        super::inode(self.own()?.path())
+    }
+
     fn remove(&self, id: Id, _current: Option<Id>) -> Result<()> {
         self.0.discard(&self.file(id))
     }

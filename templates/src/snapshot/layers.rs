@@ -5,8 +5,9 @@ use vzsys::mount::Detached;
 use super::error::{Failed, Result};
 use super::live::Places;
 use super::{Area, Id, Keeper, SnapshotError, Target, Tree, plain};
+use crate::layout::merge;
 use crate::layout::overlay::{self, Record};
-use crate::layout::stack::{self, Store};
+use crate::layout::stack::{self, Merge, Store};
 
 /// The layout `overlay`.
 #[derive(Debug)]
@@ -52,6 +53,52 @@ impl Layers<'_> {
 }
 
 impl Layers<'_> {
+    /// The next two layers that can be one. `tried` are those that cannot.
+    fn next_merge(&self, record: &Record, tried: &mut Vec<Merge>) -> Result<Option<Merge>> {
+        let store = self.store();
+        let is_own = |id: &String| store.is_only(id, self.0.ctid);
+        for pair in record.stack.twins() {
+            if tried.contains(&pair) || !is_own(&pair.from) || !is_own(&pair.into) {
+                continue;
+            }
+            if self.can_merge(&store.layer(&pair.from), &store.layer(&pair.into))? {
+                return Ok(Some(pair));
+            }
+            tried.push(pair);
+        }
+        Ok(None)
+    }
+
+    fn can_merge(&self, from: &std::path::Path, into: &std::path::Path) -> Result<bool> {
+        merge::is_possible(from, into).map_err(|source| SnapshotError::Call {
+            what: format!("look at the layers of {}", self.0.private.display()),
+            source,
+        })
+    }
+
+    /// What the VE has written since becomes part of its highest layer, which nobody else has.
+    fn merge_upper(&self, record: &mut Record) -> Result<u64> {
+        let upper = self.0.private.join("upper");
+        let is_empty = std::fs::read_dir(&upper).failed_at("open", &upper)?.next().is_none();
+        let Some(top) = record.stack.sole_top().filter(|_| !is_empty).cloned() else { return Ok(0) };
+        if !self.store().is_only(&top, self.0.ctid) || !self.can_merge(&upper, &self.store().layer(&top))? {
+            return Ok(0);
+        }
+        let from = self.announce(Id::random().failed("make an id")?)?;
+        record.stack.shelve = Some(from.clone());
+        record.stack.merge = Some(Merge { from, into: top });
+        self.settle_merge(record)?;
+        Ok(1)
+    }
+
+    fn settle_merge(&self, record: &mut Record) -> Result<()> {
+        // COMMIT: from now on they are one; whoever comes next ends it.
+        self.save(record)?;
+        vzsys::fault::point("snapshot-delete.merging");
+        *record = stack::settle(self.0.private)?;
+        self.clean(record)
+    }
+
     /// Makes an area with these layers, which it shares where both have them in the same place.
     fn clone_with(&self, record: &Record, layers: &[String], to: Target<'_>) -> Result<()> {
         let (own, other) = (self.store(), Store::of(to.area));
@@ -140,12 +187,30 @@ impl Keeper for Layers<'_> {
         self.clean(&record)
     }
 
+    fn stamp(&self) -> Result<u64> {
+        // One that is to become a layer does so first.
+        stack::settle(self.0.private)?;
+        super::inode(&self.0.private.join("upper"))
+    }
+
     fn remove(&self, id: Id, current: Option<Id>) -> Result<()> {
         let mut record = Record::load(self.0.private)?;
         record.stack.snapshots.remove(&id.bare());
         record.stack.current = current.map(Id::bare);
         self.save(&record)?;
         self.clean(&record)
+    }
+
+    fn merge(&self) -> Result<u64> {
+        let mut record = stack::settle(self.0.private)?;
+        let (mut merged, mut tried) = (0, Vec::new());
+        while let Some(pair) = self.next_merge(&record, &mut tried)? {
+            record.stack.drop_layer(&pair.from);
+            record.stack.merge = Some(pair);
+            self.settle_merge(&mut record)?;
+            merged += 1;
+        }
+        Ok(merged + self.merge_upper(&mut record)?)
     }
 
     fn mount(&self, id: Id) -> Result<Detached> {

@@ -95,8 +95,16 @@ trait Keeper {
     /// The VE's files are those of this snapshot from now on; what they were is thrown away.
     fn switch(&self, id: Id) -> Result<()>;
 
+    /// See [`Snapshots::stamp`].
+    fn stamp(&self) -> Result<u64>;
+
     /// Throws the data away, as far as nobody else needs them. `current` is where the VE stands then.
     fn remove(&self, id: Id, current: Option<Id>) -> Result<()>;
+
+    /// Makes one of what need not be apart any more; returns how often. The VE is stopped, and nobody reads its files.
+    fn merge(&self) -> Result<u64> {
+        Ok(0)
+    }
 
     /// The files of a snapshot, to be read only.
     fn mount(&self, id: Id) -> Result<Detached>;
@@ -424,6 +432,36 @@ impl<'a> Snapshots<'a> {
         self.drop_orphans()
     }
 
+    /// A number of what the files of the stopped VE are: another one after a switch, and at no other time but by a snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn stamp(&self) -> Result<u64> {
+        self.keeper().stamp()
+    }
+
+    /// Notes a switch that was killed after the VE had the files of the snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn note_switch(&mut self, id: Id) -> Result<()> {
+        if self.tree.current() == Some(id) {
+            return Ok(());
+        }
+        self.tree.switch(id)?;
+        self.save()
+    }
+
+    /// Makes one layer of two that are needed together only: what the upper one hides of the lower one is free then. The VE
+    /// is stopped and not mounted, nor is any of its snapshots, and nobody reads its files. Returns how many layers less
+    /// there are.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; the next verb goes on with it.
+    pub fn merge(&self) -> Result<u64> {
+        self.keeper().merge()
+    }
+
     /// The files of a snapshot, to be read only, mounted where nobody sees them.
     ///
     /// # Errors
@@ -507,6 +545,13 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::File::open(dir)?.sync_all()
     };
     write().failed_at("write", path)
+}
+
+/// The number of an inode that a switch replaces.
+fn inode(path: &Path) -> Result<u64> {
+    fs::symlink_metadata(path)
+        .map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+        .failed_at("look at", path)
 }
 
 #[cfg(test)]

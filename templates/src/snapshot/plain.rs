@@ -131,6 +131,10 @@ impl Keeper for Plain<'_> {
         self.0.discard(&next)
     }
 
+    fn stamp(&self) -> Result<u64> {
+        super::inode(self.0.private)
+    }
+
     fn remove(&self, id: Id, _current: Option<Id>) -> Result<()> {
         self.0.discard(&self.tree(id))
     }

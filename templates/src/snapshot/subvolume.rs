@@ -209,6 +209,10 @@ impl Keeper for Subvolumes<'_> {
         destroy(private, OsStr::new(NEXT))
     }
 
+    fn stamp(&self) -> Result<u64> {
+        self.number(area::ROOT)
+    }
+
     fn remove(&self, id: Id, _current: Option<Id>) -> Result<()> {
         destroy(&self.data(), OsStr::new(&id.bare()))
     }

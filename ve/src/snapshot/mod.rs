@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! snapshot          lock ─▶ check ─▶ files (running: copy ─▶ freeze ─▶ what changed ─▶ thaw) ─▶ list (COMMIT)
-//! snapshot-switch   lock ─▶ check ─▶ stop ─▶ configuration ─▶ files (COMMIT) ─▶ list
-//! snapshot-delete   lock ─▶ check ─▶ list (COMMIT) ─▶ files
+//! snapshot-switch   lock ─▶ check ─▶ stop ─▶ mark ─▶ configuration ─▶ files (COMMIT) ─▶ list ─▶ unmark ─▶ layers that nobody needs apart
+//! snapshot-delete   lock ─▶ check ─▶ list (COMMIT) ─▶ files ─▶ layers that nobody needs apart
 //! ```
 //! What each layout keeps, and how, is [`templates::snapshot`]'s.
 
 mod freeze;
 mod list;
+mod pending;
 mod shown;
 mod switch;
 mod take;
@@ -31,6 +32,7 @@ pub use take::{Options, snapshot};
 pub use templates::snapshot::{BadId, Item};
 
 pub(crate) use freeze::{Still, heir};
+pub(crate) use pending::mend as mend_switch;
 pub(crate) use shown::umount_all;
 pub(crate) use switch::conf_before as conf_before_switch;
 pub(crate) use take::frozen;
@@ -100,8 +102,39 @@ pub fn delete(ve: &Ve<'_>, id: Id) -> Result<()> {
     }
     ve.say(0, &format!("Deleting snapshot {id}"));
     all.remove(id).map_err(failed(exit))?;
+    merge(ve, &all, exit)?;
     ve.say(0, &format!("Snapshot {id} has been successfully deleted"));
     Ok(())
+}
+
+/// Makes one of layers that need not be apart, if nobody uses them: else the next verb for the VE's snapshots does, when it
+/// is stopped.
+///
+/// # Errors
+/// `exit`.
+pub(crate) fn merge(ve: &Ve<'_>, all: &Snapshots<'_>, exit: Exit) -> Result<()> {
+    let is_mounted = |item: &Item| shown::target(ve, item.id).is_some();
+    if ve.running().is_some() || ve.mounted() || all.tree().items().iter().any(is_mounted) {
+        return Ok(());
+    }
+    // A backup of a VE that was stopped meanwhile goes on reading.
+    let Ok(_alone) = crate::backup::alone(ve) else { return Ok(()) };
+    match all.merge().map_err(failed(exit))? {
+        0 => {}
+        merged => ve.say(1, &format!("Layers that nobody needs apart: {merged} less")),
+    }
+    Ok(())
+}
+
+/// What `vzctl compact` can do for a VE without an image: the layers of its deleted snapshots.
+///
+/// # Errors
+/// 166.
+pub(crate) fn compact(ve: &Ve<'_>) -> Result<()> {
+    const EXIT: Exit = Exit::CompactImage;
+    let place = Place::of(ve)?;
+    let all = Snapshots::open(place.area(ve)).map_err(failed(EXIT))?;
+    merge(ve, &all, EXIT)
 }
 
 /// Refuses an id that is none of the VE's snapshots.

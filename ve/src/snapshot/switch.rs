@@ -1,12 +1,13 @@
 //! `vzctl snapshot-switch`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use templates::snapshot::{Id, Snapshots};
 use vzconf::{ConfFile, Exit};
 use vzsys::fault;
 
+use super::pending::Pending;
 use super::{Place, failed, known};
 use crate::dismantle;
 use crate::error::{Doing, Error, Result};
@@ -46,7 +47,10 @@ pub fn switch(ve: &Ve<'_>, id: Id, options: Options) -> Result<()> {
     ve.say(0, &format!("Switching to snapshot {id}"));
     stop(ve)?;
     fault::point("snapshot-switch.stopped");
-    let memory = put_aside(ve)?;
+    let memory = Pending::begin(ve, &all, id, conf.is_some())?.dump;
+    if let Some((dump, aside)) = &memory {
+        put_aside(dump, aside)?;
+    }
     let before = conf.as_deref().map(|conf| put_back(ve, conf)).transpose()?;
     fault::point("snapshot-switch.config");
     if let Err(error) = all.switch(id) {
@@ -56,11 +60,16 @@ pub fn switch(ve: &Ve<'_>, id: Id, options: Options) -> Result<()> {
         if let Some((dump, aside)) = &memory {
             left.extend(fs::rename(aside, dump).err().map(|error| format!("{}: {error}", aside.display())));
         }
+        if left.is_empty() {
+            left.extend(Pending::end(ve).err().map(|error| crate::describe(&error)));
+        }
         return Err(failed(EXIT)(error).with_cleanup(left));
     }
     if let Some((_, aside)) = &memory {
         crate::destroy::remove_dump(aside)?;
     }
+    Pending::end(ve)?;
+    super::merge(ve, &all, EXIT)?;
     ve.say(0, &format!("Container was switched to snapshot {id}"));
     Ok(())
 }
@@ -93,18 +102,11 @@ fn stop(ve: &Ve<'_>) -> Result<()> {
 }
 
 /// The memory of a suspended VE belongs to the files that it had: whatever happens next, it must not be resumed with
-/// others. Returns where it was and where it is.
-fn put_aside(ve: &Ve<'_>) -> Result<Option<(PathBuf, PathBuf)>> {
-    let Some(dump) = ve.config.dump_file().filter(|dump| fs::symlink_metadata(dump).is_ok()) else {
-        return Ok(None);
-    };
-    let mut aside = dump.clone().into_os_string();
-    aside.push(".switched");
-    let aside = PathBuf::from(aside);
-    crate::destroy::remove_dump(&aside)?;
+/// others.
+fn put_aside(dump: &Path, aside: &Path) -> Result<()> {
+    crate::destroy::remove_dump(aside)?;
     // For good: the files may be on another disk, and change next.
-    criu::rename(&dump, &aside).map_err(|source| Error::Criu { source, exit: Exit::SwitchSnapshot })?;
-    Ok(Some((dump, aside)))
+    criu::rename(dump, aside).map_err(|source| Error::Criu { source, exit: Exit::SwitchSnapshot })
 }
 
 /// `CTID.conf.old`.

@@ -56,6 +56,7 @@ pub fn snapshot(ve: &Ve<'_>, options: &Options) -> Result<Id> {
         live(ve, &all, label, conf.as_deref())
             .and_then(|frozen| all.keep(frozen, label).map_err(failed(EXIT)))
     } else {
+        super::merge(ve, &all, EXIT)?;
         all.take(label, conf.as_deref()).map_err(failed(EXIT))
     };
     if let Err(error) = done {

@@ -177,15 +177,21 @@ pub(super) fn propose(sources: &Sources, program: &str, before: &[&str], current
         "vzcpucheck" => listed(DETAILS),
         "vzoversell" if dashed => listed(&[("--help", "help")]),
         "vzoversell" => Proposal::Paths,
+        "vzquota" if dashed && before.iter().any(|word| matches!(*word, "setlimit2" | "settime2")) => {
+            listed(&[("-u", "user, by its number inside"), ("-g", "group, by its number inside")])
+        }
         "vzquota" if dashed => listed(VZQUOTA),
-        "vzquota" if matches!(before.last(), Some(&("stat" | "show"))) => {
+        "vzquota" if matches!(before.last(), Some(&("stat" | "show" | "setlimit2" | "settime2"))) => {
             let mut numbers = containers(sources, Containers::Any);
             numbers.retain(|candidate| candidate.word.parse::<u32>().is_ok());
             Proposal::Words(numbers)
         }
-        "vzquota" if before.iter().all(|word| word.starts_with('-')) => {
-            listed(&[("stat", "of limits that hold"), ("show", "of any container")])
-        }
+        "vzquota" if before.iter().all(|word| word.starts_with('-')) => listed(&[
+            ("stat", "of limits that hold"),
+            ("show", "of any container"),
+            ("setlimit2", "limits of a user or group inside"),
+            ("settime2", "time of their soft limits"),
+        ]),
         "vzquota" => nothing(),
         "vzpid" if dashed => listed(VZPID),
         "vznnc" if dashed => listed(VZNNC),
