@@ -282,7 +282,7 @@ fn a_file_that_cannot_be_repaired_stays_as_it_is() {
     let told = session.err();
     for line in [
         "ve.conf:39: not a KEY=value line, ignored\n",
-        "Error: invalid value for LOCKEDPAGES: many (expected N[:N] with an optional suffix",
+        "Error: invalid value for LOCKEDPAGES: many (expected BARRIER[:LIMIT], pages from 0",
         "WARNING: invalid value for ONBOOT: maybe (expected yes or no)\n",
         "Error: parameter lockedpages not found\n",
     ] {
