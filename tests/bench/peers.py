@@ -18,7 +18,7 @@ import time
 import host
 import trees
 
-PACKAGES = ("lxc", "lxcfs", "crun", "systemd-container")
+PACKAGES = ("lxc", "lxcfs", "crun", "systemd-container", "fio")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,14 +27,15 @@ class Failed(Exception):
 
 
 def install():
-    """Installs the peers that are missing, where that is possible."""
+    """Installs the peers that are missing, and what measures disks, where that is possible."""
     if not shutil.which("apt-get"):
         return
-    programs = {"lxc": "lxc-start", "lxcfs": "lxcfs", "crun": "crun", "systemd-container": "systemd-nspawn"}
+    programs = {"lxc": "lxc-start", "lxcfs": "lxcfs", "crun": "crun", "systemd-container": "systemd-nspawn",
+                "fio": "fio"}
     missing = [package for package in PACKAGES if not shutil.which(programs[package])]
     if not missing:
         return
-    trees.step(f"Installing {' '.join(missing)}, to compare with")
+    trees.step(f"Installing {' '.join(missing)}, to compare with or to measure by")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for package in missing:
         command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]

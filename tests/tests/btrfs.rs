@@ -83,6 +83,40 @@ fn a_ve_is_a_snapshot_of_its_template_and_its_limit_holds() {
     });
 }
 
+/// A plain directory shares the blocks of its template where the file system can, and is the same as one that was unpacked.
+#[test]
+fn a_plain_directory_shares_its_templates_blocks() {
+    on_btrfs(|node| {
+        node.need_tiny();
+        let ve = node.ve(1);
+        node.set_conf("DISK_QUOTA", "no");
+        ve.ok("create", &["--ostemplate", "tiny", "--layout", "simfs"]);
+        run("sync", &["-f", "/vz"]).ok();
+        let shared =
+            |path: &Path| run("filefrag", &["-v", path.to_str().unwrap()]).ok().out().contains("shared");
+        let busybox = fs::read_dir("/vz/template/base").unwrap().flatten().map(|entry| entry.path());
+        let base =
+            busybox.into_iter().find(|path| path.is_dir() && path.join("bin/busybox").is_file()).unwrap();
+        assert!(shared(&ve.private().join("bin/busybox")));
+        // (Names, modes, owners, targets and sizes; what create has set up is the same there.)
+        let list = |top: &Path| {
+            let format = "%P %y %m %U %G %l %n\n";
+            run("find", &[top.to_str().unwrap(), "-path", "*/etc", "-prune", "-o", "-printf", format])
+                .ok()
+                .out()
+        };
+        let sorted = |text: String| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(list(&ve.private())), sorted(list(&base)));
+        ve.start();
+        assert_eq!(ve.sh("echo up"), "up");
+        ve.destroy();
+    });
+}
+
 #[test]
 fn a_template_that_comes_by_a_move_can_be_snapshotted_as_one_that_was_unpacked_here() {
     on_btrfs(|node| {
