@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -159,6 +160,40 @@ fn a_thousand_reads_a_second_go_on_whoever_is_killed() {
         let (reads, longest) = reader.reads();
         println!("{reads} reads; whole again {healed:?} after a kill at most, the longest took {longest:?}");
         assert!(longest < HANGS, "a reader waited {longest:?}");
+    });
+}
+
+#[test]
+fn a_limit_that_was_changed_shows_in_the_very_next_read() {
+    on_node(|node| {
+        if !Path::new("/dev/fuse").exists() {
+            return skip("FUSE");
+        }
+        let ve = node.tiny(1);
+        ve.ok("set", &["--ram", "64M", "--swap", "0", "--save"]);
+        ve.start();
+        let (path, stop) = (from_outside(&ve, "/proc/meminfo"), AtomicBool::new(false));
+        let total = || {
+            let text = fs::read_to_string(&path).unwrap();
+            text.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        std::thread::scope(|scope| {
+            // So that there is always a text that was shown a moment ago.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = fs::read_to_string(&path);
+                }
+            });
+            let shown: Vec<_> = (0..12)
+                .map(|round| {
+                    let (option, shows) = if round % 2 == 0 { ("96M", "98304") } else { ("64M", RAM) };
+                    ve.ok("set", &["--ram", option, "--save"]);
+                    (total(), shows.to_owned())
+                })
+                .collect();
+            stop.store(true, Ordering::Relaxed);
+            assert!(shown.iter().all(|(is, should)| is == should), "{shown:?}");
+        });
     });
 }
 

@@ -51,7 +51,11 @@ pub fn place(paths: &Paths) -> PathBuf {
 /// Those of mkdir(2) and open(2).
 pub fn lock(paths: &Paths) -> std::io::Result<File> {
     std::fs::create_dir_all(paths.run_root())?;
-    File::create(paths.run_root().join("proc.lock"))
+    File::create(lock_path(paths))
+}
+
+pub(crate) fn lock_path(paths: &Paths) -> PathBuf {
+    paths.run_root().join("proc.lock")
 }
 
 /// Starts to serve them, if nobody does. Whoever reads them at once may come too early; without them nothing else

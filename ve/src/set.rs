@@ -22,6 +22,7 @@ use crate::quota;
 use crate::start;
 use crate::state::State;
 use crate::veth;
+use crate::views;
 
 const HOST_IS_FREE: &str =
     "WARNING: limits of the host itself (CT0) other than CPU units are stored and not applied";
@@ -105,6 +106,7 @@ fn reset_ub(ve: &Ve<'_>) -> Result<()> {
     }
     ve.must_run()?;
     cgroup::reapply(ve)?;
+    views::renew(ve);
     ve.say(0, "UB limits were set successfully");
     Ok(())
 }
@@ -137,7 +139,10 @@ fn apply(
     let restart = restart_needed(ve, changed, changes)?;
     ve.config = new;
     match apply_live(ve, old, changed, changes, state) {
-        Ok(()) => accounts::changed(&ve.config, ve.ctid, &ve.run_dir(), changed),
+        Ok(()) => {
+            accounts::changed(&ve.config, ve.ctid, &ve.run_dir(), changed);
+            views::renew(ve);
+        }
         Err(error) => {
             if changes.save {
                 ve.say(-1, "Error: failed to apply some parameters, not saving configuration file!");

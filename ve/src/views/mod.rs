@@ -9,7 +9,7 @@ mod memory;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use beancounters::{CpuTime, Cpus, Hierarchies, Memory, VeCgroup};
 use vzconf::Ctid;
@@ -17,6 +17,7 @@ use vzconf::Ctid;
 use self::cpu::Clock;
 use self::host::HostFiles;
 use crate::cgroup;
+use crate::host_files;
 use crate::inside::Counts;
 use crate::monitor::Charge;
 use crate::node::Ve;
@@ -105,6 +106,14 @@ pub(crate) fn mend(ve: &Ve<'_>) {
     if File::open(ve.run_dir().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
         ve.say(1, "Those who served the container's views died; starting new ones");
         cgroup::start_aside(ve.node, &["views", &ve.ctid.to_string()]);
+    }
+}
+
+/// Whoever serves them, if anybody does, shows nothing again that was made before now. The time of their lock says so.
+pub(crate) fn renew(ve: &Ve<'_>) {
+    let locks = [ve.run_dir().join(LOCK), host_files::lock_path(&ve.node.paths)];
+    for lock in locks.iter().filter_map(|path| File::open(path).ok()) {
+        let _ = lock.set_modified(SystemTime::now());
     }
 }
 

@@ -9,7 +9,7 @@ use vzsys::fuse::Connection;
 use super::files::{Files, Kind};
 use super::wire::{self, Answer, ENOSYS, Read, Request, Wish};
 
-/// A VE that reads all the time has it counted no more often.
+/// A VE that reads all the time has it counted no more often, unless its limits are changed.
 const FRESH: Duration = Duration::from_millis(50);
 /// Longer than any text.
 const LONGEST: u64 = 1 << 22;
@@ -238,6 +238,9 @@ impl<F: Files> Desk<F> {
     }
 
     fn now(&mut self, file: F::File) -> Rc<str> {
+        if self.files.changed() {
+            self.last.clear();
+        }
         if let Some((at, text)) = self.last.get(&file)
             && at.elapsed() < FRESH
         {

@@ -1,8 +1,30 @@
 //! A tree of small read-only files, and what they say.
 
-use std::time::Duration;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 use super::wire::Attributes;
+
+/// A file whose time is set anew by whoever changes what is shown: limits of a VE.
+#[derive(Debug)]
+pub(super) struct Bell {
+    file: Option<File>,
+    rung: Option<SystemTime>,
+}
+
+impl Bell {
+    pub(super) fn new(file: Option<&File>) -> Self {
+        let mut bell = Self { file: file.and_then(|file| file.try_clone().ok()), rung: None };
+        bell.rings();
+        bell
+    }
+
+    /// Whether it has rung since it was last listened to.
+    pub(super) fn rings(&mut self) -> bool {
+        let at = self.file.as_ref().and_then(|file| file.metadata().ok()?.modified().ok());
+        std::mem::replace(&mut self.rung, at) != at
+    }
+}
 
 /// The number of the directory that holds all.
 pub(super) const ROOT: u64 = 1;
@@ -31,6 +53,9 @@ pub(super) trait Files {
     /// What the file says now.
     fn text(&mut self, file: Self::File) -> String;
 
+    /// Whether something has changed by which even what was shown a moment ago is not true any more.
+    fn changed(&mut self) -> bool;
+
     /// How long [`Files::tick`] can wait.
     fn left(&self) -> Option<Duration> {
         None
@@ -41,4 +66,20 @@ pub(super) trait Files {
 
     /// Closes what is kept open between questions.
     fn close(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_is_heard_once_by_each_who_listens() {
+        let file = tempfile::tempfile().unwrap();
+        let (mut one, mut other) = (Bell::new(Some(&file)), Bell::new(Some(&file)));
+        assert!(!one.rings());
+        file.set_modified(SystemTime::now() + Duration::from_nanos(1)).unwrap();
+        assert!(one.rings() && !one.rings());
+        assert!(other.rings() && !other.rings());
+        assert!(!Bell::new(None).rings());
+    }
 }

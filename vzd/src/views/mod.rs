@@ -81,8 +81,8 @@ pub(crate) fn begin(connection: Connection, charge: Charge) -> Result<()> {
 
 /// Until the VE has ended, or has unmounted all.
 fn serve_ve(connection: Connection, init: PidFd, charge: &Charge, lock: Option<File>) {
-    let mut server =
-        Server { connection, init: Some(init), desk: Desk::new(VeFiles::new(charge)), gone: false };
+    let desk = Desk::new(VeFiles::new(charge, lock.as_ref()));
+    let mut server = Server { connection, init: Some(init), desk, gone: false };
     server.work();
     if server.gone && lock.is_some() {
         // The VE wants none: this is nobody's to mend.
@@ -141,7 +141,7 @@ fn serve_host(paths: &Paths) -> Result<()> {
     name(0);
     mount.attach(&place)?;
     drop(mount);
-    let desk = Desk::new(HostFiles::new(paths.clone()));
+    let desk = Desk::new(HostFiles::new(paths.clone(), Some(&lock)));
     Server { connection, init: None, desk, gone: false }.work();
     // Held until here, by the copies as well.
     drop::<File>(lock);

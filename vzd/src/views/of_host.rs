@@ -1,12 +1,13 @@
 //! The host's tables, of all VEs: `/run/vz/proc`.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use ve::accounts::Accounts;
 use ve::host_files::HostFile;
 use vzconf::{Ctid, Paths};
 
-use super::files::{Files, Kind, ROOT};
+use super::files::{Bell, Files, Kind, ROOT};
 use super::wire::{Attributes, S_IFDIR, S_IFREG};
 
 const BC: u64 = 2;
@@ -26,11 +27,13 @@ pub(super) struct HostFiles {
     paths: Paths,
     /// Of the last question, and when that was.
     asked: Option<(Instant, Accounts)>,
+    limits: Bell,
 }
 
 impl HostFiles {
-    pub(super) fn new(paths: Paths) -> Self {
-        Self { paths, asked: None }
+    /// The time of the lock says when a VE's limits were changed.
+    pub(super) fn new(paths: Paths, lock: Option<&File>) -> Self {
+        Self { paths, asked: None, limits: Bell::new(lock) }
     }
 
     /// Configurations are read anew each time: they change.
@@ -134,6 +137,10 @@ impl Files for HostFiles {
         self.accounts().and_then(|accounts| file.read(accounts)).unwrap_or_default()
     }
 
+    fn changed(&mut self) -> bool {
+        self.limits.rings()
+    }
+
     fn left(&self) -> Option<Duration> {
         self.asked.as_ref().map(|(at, _)| IDLE.saturating_sub(at.elapsed()))
     }
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn fixed_names_lead_to_files_and_back() {
         let dir = tempfile::tempdir().unwrap();
-        let files = HostFiles::new(Paths::under(dir.path()));
+        let files = HostFiles::new(Paths::under(dir.path()), None);
         let vz = files.find(ROOT, b"vz").unwrap();
         let veinfo = files.find(vz, b"veinfo").unwrap();
         assert_eq!(files.kind(veinfo), Some(Kind::File(HostFile::Veinfo)));

@@ -1,11 +1,12 @@
 //! A VE's own files, by fixed numbers.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use ve::monitor::Charge;
 use ve::views::{View, Views};
 
-use super::files::{Files, Kind, ROOT};
+use super::files::{Bell, Files, Kind, ROOT};
 use super::wire::{Attributes, S_IFDIR, S_IFREG};
 
 /// When the load is counted at the latest.
@@ -26,13 +27,15 @@ pub(super) struct VeFiles {
     /// Made when they are first needed: the VE waits for its first answers while it starts.
     views: Option<Views>,
     begun: Instant,
+    limits: Bell,
 }
 
 impl VeFiles {
-    pub(super) fn new(charge: &Charge) -> Self {
+    /// The time of the lock says when its limits were changed.
+    pub(super) fn new(charge: &Charge, lock: Option<&File>) -> Self {
         let root = Node { parent: ROOT, name: String::new(), kind: Kind::Directory };
-        let mut files =
-            Self { nodes: vec![root], charge: charge.clone(), views: None, begun: Instant::now() };
+        let (begun, limits) = (Instant::now(), Bell::new(lock));
+        let mut files = Self { nodes: vec![root], charge: charge.clone(), views: None, begun, limits };
         for view in View::ALL {
             files.add(ROOT, view.name(), Kind::File(view));
         }
@@ -96,6 +99,10 @@ impl Files for VeFiles {
         self.make().map_or_else(String::new, |views| views.text(file))
     }
 
+    fn changed(&mut self) -> bool {
+        self.limits.rings()
+    }
+
     fn left(&self) -> Option<Duration> {
         self.views.as_ref().map_or(Some(START), Views::left)
     }
@@ -117,7 +124,7 @@ mod tests {
     fn names_lead_to_files_and_back() {
         let init = ProcRef { pid: 1, start_time: 1 };
         let charge = Charge { ctid: 101, run_dir: "/nowhere".into(), init, base: 7, load: true };
-        let files = VeFiles::new(&charge);
+        let files = VeFiles::new(&charge, None);
         let meminfo = files.find(ROOT, b"meminfo").unwrap();
         assert_eq!(files.kind(meminfo), Some(Kind::File(View::Meminfo)));
         assert_eq!(files.attributes(meminfo).unwrap().mode, S_IFREG | 0o444);
