@@ -237,7 +237,7 @@ fn a_configuration_of_the_days_of_beancounters_works() {
             "without a limit, in 32 bits"
         );
         assert_eq!(columns("kmemsize.b,kmemsize.l,privvmpages.b"), ["14372700", "14790164", "65536"]);
-        let forks = "i=0; while [ $i -lt 300 ]; do sleep 3 & i=$((i + 1)); done; echo all of them";
+        let forks = "i=0; while [ $i -lt 300 ]; do sleep 1000 & i=$((i + 1)); done; echo all of them";
         ve.run("exec2", &[forks]).says("fork").never_says("all of them");
         ve.ok("set", &["--kmemsize", "20000000:21000000", "--numproc", "250", "--save"]);
         assert_eq!(columns("kmemsize.l,numproc.l"), ["21000000", "250"]);
