@@ -192,6 +192,66 @@ fn keep_only(wait: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
     raw::close_from(next)
 }
 
+/// A copy of this process that does one thing beside it.
+#[derive(Debug)]
+pub struct Beside {
+    pidfd: OwnedFd,
+    code: Option<i32>,
+}
+
+impl Beside {
+    /// Does `work` in a copy of this process, in a session of its own, with nothing of ours open but `kept`, which we
+    /// have no more. What it returns is the copy's exit code. The caller must be single-threaded.
+    ///
+    /// # Errors
+    /// The errno of clone3(2).
+    pub fn start(kept: Vec<OwnedFd>, work: impl FnOnce(Vec<OwnedFd>) -> i32) -> Result<Self> {
+        match raw::clone3(0, None, libc::SIGCHLD)? {
+            Cloned::Parent { pidfd, .. } => Ok(Self { pidfd, code: None }),
+            Cloned::Child => {
+                let code = if alone(&kept).is_ok() { work(kept) } else { 127 };
+                raw::exit_now(code)
+            }
+        }
+    }
+
+    /// The exit code of one that has ended; -1 when a signal ended it. With `wait` it is waited for.
+    pub fn ended(&mut self, wait: bool) -> Option<i32> {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        if self.code.is_none() {
+            let options = WaitIdOptions::EXITED;
+            let options = if wait { options } else { options | WaitIdOptions::NOHANG };
+            self.code = match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+                Ok(Some(status)) => Some(status.exit_status().unwrap_or(-1)),
+                Ok(None) | Err(Errno::INTR) => None,
+                Err(_) => Some(-1),
+            };
+        }
+        self.code
+    }
+
+    /// Ends it.
+    pub fn kill(&mut self) {
+        if self.ended(false).is_none() {
+            let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+            self.ended(true);
+        }
+    }
+}
+
+fn alone(kept: &[OwnedFd]) -> Result<()> {
+    rustix::process::setsid().call("setsid", || "")?;
+    rustix::process::chdir("/").call("chdir", || "/")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).call("open", || "/dev/null")?;
+    for number in 0..3 {
+        raw::dup_onto(null.as_fd(), number)?;
+    }
+    // It is closed with all others below.
+    std::mem::forget(null);
+    let kept: Vec<BorrowedFd<'_>> = kept.iter().map(AsFd::as_fd).collect();
+    raw::close_all_but(&kept)
+}
+
 /// Somebody who goes on when this process is killed; at the end of the value it is not needed any more.
 #[derive(Debug)]
 pub struct Heir(OwnedFd);
