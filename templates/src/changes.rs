@@ -13,6 +13,8 @@
 //! - Stores to a file that is mapped writable and shared. It is told when the last such mapping goes. Until
 //!   then [`mapped`] lists those files; whoever wants to skip the unchanged ones syncs each before reading it: the
 //!   next store then changes its ctime.
+//! - Writes by `io_submit(2)`, whose end nobody tells, until the file is closed. [`writable`] lists files that are
+//!   open for it; such a write changes their ctime.
 //! - Anything at all after an overflow ([`Drained::Lost`]): then the trees are to be compared.
 //! - Writes through an overlay, on kernels that open the file below it without events. [`layout`](crate::layout)
 //!   tries that out once.
@@ -163,6 +165,25 @@ fn unnamed(name: &OsStr) -> Option<u64> {
 /// # Errors
 /// The errno of reading `/proc/PID/maps`, but for a process that is gone.
 pub fn mapped(pids: &[i32]) -> vzsys::Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = mappings(pids)?.into_iter().map(|open| open.path).collect();
+    paths.dedup();
+    Ok(paths)
+}
+
+/// Files that these processes (host pids) have mapped writable and shared, or open for writing: who can write to them
+/// does it without a word of the kernel.
+///
+/// # Errors
+/// As [`mapped`], and the errno of reading `/proc/PID/fd`.
+pub fn writable(pids: &[i32]) -> vzsys::Result<Vec<Open>> {
+    let mut all = mappings(pids)?;
+    all.extend(open_for_writing(pids)?);
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+fn mappings(pids: &[i32]) -> vzsys::Result<Vec<Open>> {
     let mut paths = Vec::new();
     for pid in pids {
         let file = format!("/proc/{pid}/maps");
@@ -182,14 +203,58 @@ pub fn mapped(pids: &[i32]) -> vzsys::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// A file that somebody can write to without a word of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Open {
+    /// What it is called there where it was opened: a path below the VE's root, or below a mount of its own.
+    pub path: PathBuf,
+    /// Its number; through an overlay perhaps another one's.
+    pub inode: u64,
+}
+
+/// Regular files that these processes have open for writing. Processes that have ended have none.
+fn open_for_writing(pids: &[i32]) -> vzsys::Result<Vec<Open>> {
+    use rustix::fs::{AtFlags, FileType, statat};
+    let mut found = Vec::new();
+    for pid in pids {
+        let dir = format!("/proc/{pid}/fd");
+        let fds = match std::fs::read_dir(&dir) {
+            Ok(fds) => fds,
+            Err(error) => match SysError::from_io("open", &dir, &error) {
+                error if [Errno::NOENT, Errno::SRCH].contains(&error.errno()) => continue,
+                error => return Err(error),
+            },
+        };
+        let fds = fds.flatten().map(|entry| entry.path());
+        for link in fds {
+            // The permissions of the link are those of the descriptor.
+            let Ok(how) = statat(CWD, &link, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if how.st_mode & 0o200 == 0 {
+                continue;
+            }
+            let Ok(stat) = statat(CWD, &link, AtFlags::empty()) else { continue };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                continue;
+            }
+            let Ok(path) = std::fs::read_link(&link) else { continue };
+            let path = path.strip_prefix("/").map(Path::to_owned).unwrap_or_default();
+            found.push(Open { path, inode: stat.st_ino });
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
 /// `address perms offset device inode path`: perms ends with `s` for a shared one.
-fn mapped_in(line: &[u8]) -> Option<PathBuf> {
+fn mapped_in(line: &[u8]) -> Option<Open> {
     let mut fields = line.splitn(6, |byte| *byte == b' ');
     let perms = fields.nth(1)?;
     if perms.get(1) != Some(&b'w') || perms.get(3) != Some(&b's') {
         return None;
     }
-    let path = fields.last()?.trim_ascii_start();
+    let inode = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
+    let path = fields.next()?.trim_ascii_start();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path).strip_prefix(b"/")?;
     // The kernel writes a line break in a name as \012.
     let mut name = Vec::with_capacity(path.len());
@@ -203,7 +268,7 @@ fn mapped_in(line: &[u8]) -> Option<PathBuf> {
             rest = tail;
         }
     }
-    Some(PathBuf::from(std::ffi::OsString::from_vec(name)))
+    Some(Open { path: PathBuf::from(std::ffi::OsString::from_vec(name)), inode })
 }
 
 #[cfg(test)]
@@ -288,12 +353,29 @@ mod tests {
         let line = |perms: &str, path: &str| {
             mapped_in(format!("7f00-7f01 {perms} 00000000 08:01 123      {path}").as_bytes())
         };
-        assert_eq!(line("rw-s", "/var/db/a b"), Some(PathBuf::from("var/db/a b")));
-        assert_eq!(line("rw-s", "/var/x\\012y (deleted)"), Some(PathBuf::from("var/x\ny")));
+        let open = |path: &str| Some(Open { path: path.into(), inode: 123 });
+        assert_eq!(line("rw-s", "/var/db/a b"), open("var/db/a b"));
+        assert_eq!(line("rw-s", "/var/x\\012y (deleted)"), open("var/x\ny"));
         for (perms, path) in [("rw-p", "/x"), ("r--s", "/x"), ("rw-s", "[anon]"), ("rw-s", "")] {
             assert_eq!(line(perms, path), None, "{perms} {path}");
         }
         assert_eq!(mapped_in(b""), None);
+    }
+
+    #[test]
+    fn a_file_that_is_open_for_writing_is_found_and_one_for_reading_is_not() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let [written, read] = ["written", "read"].map(|name| dir.path().join(name));
+        let file = fs::File::create(&written).unwrap();
+        fs::write(&read, "x").unwrap();
+        let _reading = fs::File::open(&read).unwrap();
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let found = open_for_writing(&[own, i32::MAX]).unwrap();
+        let inode = file.metadata().unwrap().ino();
+        let wanted = Open { path: written.strip_prefix("/").unwrap().to_owned(), inode };
+        assert!(found.contains(&wanted), "{found:?}");
+        assert!(!found.iter().any(|open| Path::new("/").join(&open.path) == read));
     }
 
     #[test]

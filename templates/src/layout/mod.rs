@@ -256,6 +256,22 @@ pub fn is_tree(layout: Layout, private: &Path) -> Result<bool, LayoutError> {
     Ok(image(layout, private)?.is_none())
 }
 
+/// Where in an area that is a tree of the host's file system the VE's own files are, if the kernel tells what changes there
+/// ([`crate::changes`]).
+///
+/// # Errors
+/// Why it does not.
+pub fn tells(layout: Layout, private: &Path) -> Result<&'static str, String> {
+    match layout {
+        _ if image(layout, private).map_err(|error| error.to_string())?.is_some() => {
+            Err("its files lie in an image".to_owned())
+        }
+        Layout::Overlay => overlay::tells_changes(private).map(|()| "upper"),
+        Layout::Simfs => Ok(""),
+        Layout::Ploop | Layout::Btrfs => Err(format!("its layout is {layout}")),
+    }
+}
+
 /// The tree of an area whose limits the host's file system keeps: a subvolume, or the area itself.
 #[must_use]
 pub fn limited(private: &Path) -> PathBuf {

@@ -1,9 +1,11 @@
 //! What a scan remembers of what it sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rustix::fs::{FileType, Stat};
 use sha2::{Digest, Sha256};
+
+use super::scan::descend;
 
 /// Files from this size on are remembered by blocks, so that a change in a large one costs little.
 pub(super) const LARGE: u64 = 4 << 20;
@@ -48,6 +50,11 @@ impl Known {
         self.inode == stat.st_ino && self.state == state(stat) && stat.st_ctime < settled
     }
 
+    /// It counts as changed, whatever its times say.
+    pub(super) fn doubt(&mut self) {
+        self.state.0 = -1;
+    }
+
     /// Whether it is the same file as the one that was sent, whatever it holds now.
     pub(super) fn same_file(&self, stat: &Stat) -> bool {
         self.inode == stat.st_ino && self.kind == FileType::from_raw_mode(stat.st_mode)
@@ -67,4 +74,24 @@ pub(super) fn hash(bytes: &[u8]) -> Hash {
     let mut hash = Hash::default();
     hash.copy_from_slice(&Sha256::digest(bytes)[..16]);
     hash
+}
+
+/// The names of these inodes.
+pub(super) fn names_of(below: &Below, inodes: &HashSet<u64>) -> Vec<Vec<u8>> {
+    fn search(below: &Below, path: &mut Vec<u8>, inodes: &HashSet<u64>, found: &mut Vec<Vec<u8>>) {
+        let length = path.len();
+        for (name, known) in below {
+            descend(path, name);
+            if inodes.contains(&known.inode) && known.kind != FileType::Directory {
+                found.push(path.clone());
+            }
+            search(&known.below, path, inodes, found);
+            path.truncate(length);
+        }
+    }
+    let mut found = Vec::new();
+    if !inodes.is_empty() {
+        search(below, &mut Vec::new(), inodes, &mut found);
+    }
+    found
 }

@@ -8,16 +8,19 @@
 //! Nothing is lost: devices, hard links, sockets, sparse files, extended attributes, ACLs, file capabilities, times.
 //! Whoever takes the steps does not trust them: no path leaves the copy's root, no link in it is followed.
 
+mod digest;
 mod entry;
 mod error;
 mod known;
 mod measure;
+mod partial;
 mod place;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod thin;
 
+pub use digest::{Digests, Hashing};
 pub use entry::{Content, Meta, NodeKind, Op, Xattr};
 pub use error::ReplicaError;
 pub use measure::Measure;

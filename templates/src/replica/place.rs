@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use vzsys::Call;
+use vzsys::spawn::Beside;
 
 use super::entry::{Content, Meta, NodeKind, Op, Xattr};
 use super::error::ReplicaError;
@@ -53,6 +54,15 @@ impl Replica {
     /// The errno of syncfs(2).
     pub fn sync(&self) -> Result<(), ReplicaError> {
         Ok(fs::syncfs(&self.root).call("syncfs", || "")?)
+    }
+
+    /// The same, in a process of its own, whose exit code is 0 when it is. The caller must be single-threaded.
+    ///
+    /// # Errors
+    /// The errno of clone3(2).
+    pub fn sync_beside(&self) -> Result<Beside, ReplicaError> {
+        let root = self.root.try_clone().call("dup", || "")?;
+        Ok(Beside::start(vec![root], |fds| i32::from(fds.iter().any(|root| fs::syncfs(root).is_err())))?)
     }
 
     fn enter<'p>(&mut self, path: &'p [u8]) -> Result<&'p [u8], ReplicaError> {

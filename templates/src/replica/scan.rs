@@ -51,9 +51,9 @@ pub struct Scan {
     pub(super) root: OwnedFd,
     pub(super) device: u64,
     hollow: Vec<Vec<u8>>,
-    known: Below,
+    pub(super) known: Below,
     top: Option<Known>,
-    pass: u32,
+    pub(super) pass: u32,
     /// What has not changed since this second is as it was sent.
     settled: i64,
 }
@@ -91,6 +91,26 @@ impl Scan {
     /// # Errors
     /// The call that failed, here or at the sink. What was sent until then counts as sent.
     pub fn pass(&mut self, more: More, sink: &mut dyn Sink) -> Result<Passed, ReplicaError> {
+        self.walk(more, sink, |walk, root, known| {
+            let stat = fs::fstat(root).call("fstat", || "")?;
+            let touched = walk.directory(root, known)?;
+            let new = walk.scan.top.as_ref().is_none_or(|top| !top.unchanged(&stat, walk.settled));
+            if touched || new {
+                let meta = meta(root, b".", &stat, &[])?;
+                walk.sink.op(Op::Leave { path: Vec::new(), meta })?;
+            }
+            walk.scan.top = Some(Known::new(walk.scan.pass, &stat));
+            Ok(())
+        })
+    }
+
+    /// One pass, whatever it looks at.
+    pub(super) fn walk(
+        &mut self,
+        more: More,
+        sink: &mut dyn Sink,
+        work: impl FnOnce(&mut Walk<'_>, BorrowedFd<'_>, &mut Below) -> Result<(), ReplicaError>,
+    ) -> Result<Passed, ReplicaError> {
         let settled = self.settled;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         if more == More::ToCome {
@@ -98,7 +118,6 @@ impl Scan {
         }
         self.pass += 1;
         let root = self.root.try_clone().call("dup", || "")?;
-        let stat = fs::fstat(&root).call("fstat", || "")?;
         let mut known = std::mem::take(&mut self.known);
         let mut walk = Walk {
             scan: self,
@@ -110,15 +129,10 @@ impl Scan {
             path: Vec::new(),
             buffer: vec![0; BLOCK as usize],
         };
-        let touched = walk.directory(root.as_fd(), &mut known);
+        let done = work(&mut walk, root.as_fd(), &mut known);
         let passed = walk.passed;
         self.known = known;
-        let new = self.top.as_ref().is_none_or(|top| !top.unchanged(&stat, settled));
-        if touched? || new {
-            let meta = meta(root.as_fd(), b".", &stat, &[])?;
-            sink.op(Op::Leave { path: Vec::new(), meta })?;
-        }
-        self.top = Some(Known::new(self.pass, &stat));
+        done?;
         // A second less: the clock of files lags behind.
         self.settled = i64::try_from(now).unwrap_or(0) - 1;
         Ok(passed)
@@ -129,21 +143,21 @@ impl Scan {
     }
 }
 
-struct Walk<'a> {
-    scan: &'a Scan,
-    sink: &'a mut dyn Sink,
+pub(super) struct Walk<'a> {
+    pub(super) scan: &'a mut Scan,
+    pub(super) sink: &'a mut dyn Sink,
     more: More,
     settled: i64,
     /// The first name of each inode with several, in this pass. The layers of an overlay have devices of their own.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    passed: Passed,
-    path: Vec<u8>,
+    pub(super) links: HashMap<(u64, u64), Vec<u8>>,
+    pub(super) passed: Passed,
+    pub(super) path: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl Walk<'_> {
     /// All in a directory; whether the copy of it was touched, so that its times are not right any more.
-    fn directory(&mut self, dir: BorrowedFd<'_>, known: &mut Below) -> Result<bool, ReplicaError> {
+    pub(super) fn directory(&mut self, dir: BorrowedFd<'_>, known: &mut Below) -> Result<bool, ReplicaError> {
         let length = self.path.len();
         let mut touched = false;
         let list = names(dir).map_err(|errno| self.failed("getdents", errno))?;
@@ -177,11 +191,23 @@ impl Walk<'_> {
             Err(errno) => return Err(self.failed("fstatat", errno)),
         };
         let before = known.remove(name);
+        self.entry(dir, name, &stat, before, known)
+    }
+
+    /// What has this name, as it is now and as it was sent.
+    pub(super) fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+        before: Option<Known>,
+        known: &mut Below,
+    ) -> Result<bool, ReplicaError> {
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let fresh = Known::new(self.scan.pass, &stat);
+        let fresh = Known::new(self.scan.pass, stat);
         let (sent, now) = match kind {
-            FileType::Directory => self.below(dir, name, &stat, before, fresh)?,
-            _ => self.leaf(dir, name, &stat, before, fresh)?,
+            FileType::Directory => self.below(dir, name, stat, before, fresh)?,
+            _ => self.leaf(dir, name, stat, before, fresh)?,
         };
         if let Some(now) = now {
             known.insert(name.into(), now);
@@ -243,6 +269,11 @@ impl Walk<'_> {
             self.tell(Op::Remove { path: self.path.clone() })?;
         }
         if linked && let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)).cloned() {
+            if first == self.path {
+                // Sent in this pass.
+                now.blocks = before.and_then(|known| known.blocks);
+                return Ok((false, Some(now)));
+            }
             self.tell(Op::HardLink { path: self.path.clone(), target: first })?;
             return Ok((true, Some(now)));
         }
@@ -413,12 +444,12 @@ impl Walk<'_> {
         self.sink.data(offset, &self.buffer[from..from + length])
     }
 
-    fn tell(&mut self, op: Op) -> Result<(), ReplicaError> {
+    pub(super) fn tell(&mut self, op: Op) -> Result<(), ReplicaError> {
         self.passed.ops += 1;
         self.sink.op(op)
     }
 
-    fn failed(&self, call: &'static str, errno: Errno) -> ReplicaError {
+    pub(super) fn failed(&self, call: &'static str, errno: Errno) -> ReplicaError {
         ReplicaError::at(call, &self.path)(errno)
     }
 }

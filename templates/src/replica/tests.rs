@@ -103,6 +103,104 @@ fn carry_out(root: &Path, change: &Change) {
     }
 }
 
+/// What was told, and which files are open: none.
+fn told(watch: &mut crate::changes::Watch) -> Vec<crate::changes::Change> {
+    match watch.drain().unwrap() {
+        crate::changes::Drained::Changes(changes) => changes,
+        crate::changes::Drained::Lost => panic!("lost"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn a_pass_over_what_was_told_is_as_good_as_one_over_all(
+        rounds in prop::collection::vec(prop::collection::vec(change(), 0..12), 2..5)
+    ) {
+        if !is_root() {
+            return Ok(());
+        }
+        let (_dir, from, to) = two();
+        let Ok(mut watch) = crate::changes::Watch::start(&from) else { return Ok(()) };
+        let mut scan = Scan::new(&from).unwrap();
+        let mut replica = Replica::new(&to).unwrap();
+        for (number, round) in rounds.iter().enumerate() {
+            round.iter().for_each(|change| carry_out(&from, change));
+            let changes = told(&mut watch);
+            if number == 0 {
+                scan.pass(More::ToCome, &mut replica).unwrap();
+            } else {
+                scan.pass_over(&changes, &[], More::ToCome, &mut replica).unwrap();
+            }
+            same(&from, &to);
+        }
+    }
+}
+
+#[test]
+fn hashes_are_those_of_the_files_holes_and_all() {
+    use std::os::unix::fs::FileExt;
+    if !is_root() {
+        return;
+    }
+    let (_dir, from, to) = two();
+    fs::write(from.join("small"), "x").unwrap();
+    fs::write(from.join("empty"), "").unwrap();
+    let sparse = fs::File::create(from.join("sparse")).unwrap();
+    sparse.write_all_at(b"middle", 3 << 20).unwrap();
+    sparse.set_len(9 << 20).unwrap();
+    let mut replica = Replica::new(&to).unwrap();
+    let mut hashing = Hashing { sink: &mut replica, digests: Digests::default() };
+    Scan::new(&from).unwrap().pass(More::Nothing, &mut hashing).unwrap();
+    for name in ["small", "empty", "sparse"] {
+        use sha2::Digest as _;
+        let hash = sha2::Sha256::digest(fs::read(to.join(name)).unwrap());
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hashing.digests.of(name), Some(hash), "{name}");
+    }
+    assert_eq!(hashing.digests.of("none"), None);
+    // Not in order, or only a part: not known.
+    let mut digests = Digests::default();
+    let path = b"f".to_vec();
+    digests.op(&Op::File { path: path.clone(), content: Content::New });
+    digests.data(10, b"x");
+    digests.data(0, b"x");
+    digests.op(&Op::Close { size: 11, meta: Meta::default() });
+    assert_eq!(digests.of("f"), None);
+    digests.op(&Op::File { path, content: Content::Patched });
+    digests.op(&Op::Close { size: 0, meta: Meta::default() });
+    assert_eq!(digests.of("f"), None);
+}
+
+#[test]
+fn a_pass_over_what_was_told_looks_at_nothing_else_but_open_files() {
+    if !is_root() {
+        return;
+    }
+    let (_dir, from, to) = two();
+    let Ok(mut watch) = crate::changes::Watch::start(&from) else { return };
+    for n in 0..50 {
+        fs::create_dir(from.join(format!("d{n}"))).unwrap();
+        fs::write(from.join(format!("d{n}/f")), "x").unwrap();
+    }
+    let mut scan = Scan::new(&from).unwrap();
+    let mut replica = Replica::new(&to).unwrap();
+    scan.pass(More::ToCome, &mut replica).unwrap();
+    told(&mut watch);
+    fs::write(from.join("d7/f"), "more").unwrap();
+    fs::rename(from.join("d8"), from.join("d7/moved")).unwrap();
+    let passed = scan.pass_over(&told(&mut watch), &[], More::ToCome, &mut replica).unwrap();
+    assert!(passed.seen < 8, "{passed:?}");
+    same(&from, &to);
+    // One that was not told, by its number and by a name that is none here.
+    fs::write(from.join("d9/f"), "by stealth").unwrap();
+    told(&mut watch);
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(from.join("d9/f")).unwrap());
+    let open = crate::changes::Open { path: "elsewhere/f".into(), inode };
+    scan.pass_over(&[], &[open], More::Nothing, &mut replica).unwrap();
+    same(&from, &to);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
