@@ -23,12 +23,16 @@ use crate::error::{Error, Result};
 use crate::job::{DUMP_LOG, RESTORE_LOG};
 
 const STATE: &str = "vz-state.json";
-const MANIFEST: &str = "vz-manifest";
+/// The list.
+pub const MANIFEST: &str = "vz-manifest";
 const TITLE: &str = "# vz dump 1";
 /// Written by CRIU when the list is closed, or by a restore.
 const UNLISTED: [&str; 5] = [MANIFEST, DUMP_LOG, RESTORE_LOG, "stats-dump", "stats-restore"];
 /// No list and no state of ours is longer, in bytes.
 const LONGEST: u64 = 64 << 20;
+
+/// Hashes of files that are known already, by their names.
+pub type Hashes<'h> = &'h dyn Fn(&str) -> Option<String>;
 
 /// An open image directory.
 #[derive(Debug)]
@@ -77,6 +81,14 @@ impl Images {
     /// # Errors
     /// [`Error::Image`] when it is not what was written, [`Error::File`].
     pub fn open<S: DeserializeOwned>(path: &Path) -> Result<(Images, S)> {
+        Self::open_known(path, &|_| None)
+    }
+
+    /// The same, where the hashes of files are known already by their names: those are not read.
+    ///
+    /// # Errors
+    /// As [`Images::open`].
+    pub fn open_known<S: DeserializeOwned>(path: &Path, known: Hashes<'_>) -> Result<(Images, S)> {
         let bad = |reason: String| Error::Image { path: path.to_owned(), reason };
         let dir = File::open(path).map_err(Error::file("open", path))?;
         if !path.is_dir() {
@@ -90,7 +102,7 @@ impl Images {
         }
         for (hash, name) in &listed {
             let file = path.join(name);
-            let found = open_file(&file).and_then(hash_of).map_err(Error::file("read", &file))?;
+            let found = hash_at(&file, known(name))?;
             if found != *hash {
                 return Err(bad(format!("{name} was changed or cut off")));
             }
@@ -131,20 +143,40 @@ impl Images {
     /// # Errors
     /// [`Error::File`].
     pub fn list<S: Serialize>(&self, state: &S) -> Result<()> {
-        let text = serde_json::to_vec_pretty(state).unwrap_or_default();
-        self.add(STATE, &text)?;
+        self.complete(state)?;
+        self.list_known(&|_| None).map(drop)
+    }
+
+    /// Saves `state`: all is there but the list. Nothing of it may change from now on.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn complete<S: Serialize>(&self, state: &S) -> Result<()> {
+        self.add(STATE, &serde_json::to_vec_pretty(state).unwrap_or_default())?;
+        for name in names(&self.path)? {
+            let path = self.path.join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+                .map_err(Error::file("open", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Closes the list of one that is [complete][Images::complete]; files whose hashes are not known are read. Returns
+    /// its text.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn list_known(&self, known: Hashes<'_>) -> Result<String> {
         let mut names = names(&self.path)?;
         names.sort();
         let mut list = format!("{TITLE}\n");
         for name in &names {
-            let path = self.path.join(name);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
-                .map_err(Error::file("open", &path))?;
-            let hash = open_file(&path).and_then(hash_of).map_err(Error::file("read", &path))?;
+            let hash = hash_at(&self.path.join(name), known(name))?;
             let _ = writeln!(list, "{hash}  {name}");
         }
         let _ = writeln!(list, "# {} files", names.len());
-        self.add(MANIFEST, list.as_bytes())
+        self.add(MANIFEST, list.as_bytes())?;
+        Ok(list)
     }
 
     /// Puts it where it is to be, for good: all of it is on the disk before and after.
@@ -238,6 +270,13 @@ fn open_file(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(nofollow.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
+}
+
+fn hash_at(path: &Path, known: Option<String>) -> Result<String> {
+    match known {
+        Some(hash) => Ok(hash),
+        None => open_file(path).and_then(hash_of).map_err(Error::file("read", path)),
+    }
 }
 
 fn hash_of(mut file: File) -> io::Result<String> {

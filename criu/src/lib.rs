@@ -23,7 +23,7 @@ pub mod watches;
 mod wire;
 
 pub use error::{Error, Result};
-pub use images::{Images, failed, remove, rename, set_aside, temporary};
+pub use images::{Hashes, Images, MANIFEST, failed, remove, rename, set_aside, temporary};
 pub use job::{DUMP_LOG, Dump, External, RESTORE_LOG, Restore, log_level};
 pub use log::first_error;
 pub use program::{PRIVATE, Program, Version};
