@@ -38,12 +38,17 @@ phases! {
     Rounds = "rounds", "what changed meanwhile, until little does";
     Ready = "ready", "CRIU getting ready";
     Stop = "stop", "stopping the container";
-    Freeze = "freeze", "freezing the container, and saving its memory";
+    Part = "part", "taking it off the networks";
+    Freeze = "freeze", "freezing the container: from here on it stands still";
+    State = "state", "saving what CRIU does not";
+    Dump = "dump", "saving its memory";
+    Complete = "complete", "correcting and completing the images";
     Sync = "sync", "what changed since";
-    Memory = "memory", "its memory";
+    Memory = "memory", "sending its memory";
     Prepare = "prepare", "everything on the disk of the destination; its restore there";
     Commit = "commit", "giving it away";
     Start = "start", "its start there";
+    Packets = "packets", "what came for it meanwhile follows";
     Clean = "clean", "removing it here";
 }
 

@@ -148,6 +148,35 @@ impl Pair<'_> {
         fs::write(self.ssh.join(format!("fault-{}", usize::from(node.is_second()))), point).unwrap();
     }
 
+    /// Nothing goes over the cable any more, and nobody is told.
+    pub fn cut(&self) {
+        let chain = |name, hook, rule| {
+            format!(
+                "add chain inet cut {name} {{ type filter hook {hook} priority -300; }}; \
+                 add rule inet cut {name} {rule} \"cable\" drop; "
+            )
+        };
+        let rules = [
+            "add table inet cut; ".to_owned(),
+            chain("come", "input", "iifname"),
+            chain("go", "output", "oifname"),
+        ];
+        run("nft", &[&rules.concat()]).ok();
+    }
+
+    /// It does again.
+    pub fn heal(&self) {
+        run("nft", &["delete table inet cut"]).ok();
+    }
+
+    /// The pids of processes of a move that stand at a point where they were to stop.
+    #[must_use]
+    pub fn stopped(&self) -> Vec<i32> {
+        let state = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stands = |pid: &i32| state(pid).rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"));
+        self.processes("vzmigrate").into_iter().filter(stands).collect()
+    }
+
     /// The pids of `vzmigrate --serve` on a host, as the first host sees them.
     #[must_use]
     pub fn servers(&self) -> Vec<i32> {

@@ -63,10 +63,11 @@ pub fn watched<T>(pair: &Pair<'_>, work: impl FnOnce() -> T) -> T {
                 std::thread::sleep(LOOK);
             }
         });
-        let done = work();
+        // The witness ends also when the work fails.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         over.store(true, Ordering::Relaxed);
         witness.join().expect("it runs once");
-        done
+        done.unwrap_or_else(|failed| std::panic::resume_unwind(failed))
     })
 }
 

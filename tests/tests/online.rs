@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use vztests::{Pair, Ve, fault_points, on_two_nodes, settled, skip, until, watched};
+use vztests::{Pair, Ve, alive, fault_points, on_two_nodes, settled, skip, until, watched};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -180,6 +180,107 @@ mod heavy {
     #[test]
     fn the_destination_killed_while_it_restores_loses_nothing_and_doubles_nothing() {
         on_two_nodes(|pair| killed(&["restore"], false)(pair));
+    }
+
+    /// Cuts the network at each of these points of the source, or the destination, and mends it when the connection is
+    /// given up.
+    fn cut(points: &[&'static str], source: bool) -> impl FnOnce(&Pair<'_>) {
+        let points = points.to_vec();
+        for point in &points {
+            let (verb, _) = point.split_once('.').unwrap();
+            assert!(fault_points(verb).iter().any(|known| known == point), "there is no {point}");
+        }
+        move |pair: &Pair<'_>| {
+            if !has_criu() {
+                return;
+            }
+            counting(pair);
+            for point in points {
+                let (run, stayed) = watched(pair, || cut_at(pair, point, source));
+                println!("{point}: it {}\n{run}", if stayed { "stayed" } else { "was given away" });
+                if stayed {
+                    run.exits(4).says("nothing has come from root@10.98.0.2 for 2 s");
+                }
+                settled(pair, point);
+                if !stayed {
+                    // It was stopped on its way back.
+                    let here = pair.a.ve(1);
+                    here.sh("rm -f /tmp/count");
+                    counter(&here);
+                }
+            }
+        }
+    }
+
+    /// Also whether it stayed here, and went on although the network was still cut.
+    fn cut_at(pair: &Pair<'_>, point: &str, source: bool) -> (vztests::Run, bool) {
+        let here = pair.a.ve(1);
+        let mut command = pair.command(pair.a, &["--online", "--patience=2"], &here.id);
+        let stop = format!("{point}:stop");
+        if source {
+            command.env("VZ_FAULT", &stop);
+        } else {
+            pair.fault(&pair.b, &stop);
+        }
+        let mut run = vztests::Background::spawn(command, &[]);
+        until("it stops there, or passes by", SOON, || !pair.stopped().is_empty() || !run.running());
+        let (stopped, connections) = (pair.stopped(), pair.clients());
+        if stopped.is_empty() {
+            return (run.finish(), false);
+        }
+        pair.cut();
+        let counted = counted(&here);
+        for pid in stopped {
+            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::CONT);
+        }
+        let record = pair.a.path(&format!("/var/lib/vzctl/migrate/{}.json", here.id));
+        let given = || {
+            let record = fs::read_to_string(&record).unwrap_or_default();
+            record.contains("Committed") || record.contains("Done") || !here.conf_path().exists()
+        };
+        let goes_on = || self::counted(&here).is_some_and(|now| counted.is_none_or(|then| now > then + 2));
+        until("the connection is given up", SOON, || !connections.iter().any(|pid| alive(*pid)));
+        until("it goes on here, or is given away", SOON, || given() || goes_on());
+        let stayed = !given();
+        pair.heal();
+        (run.finish(), stayed)
+    }
+
+    /// How far it has counted, without a session in it.
+    fn counted(ve: &Ve<'_>) -> Option<u32> {
+        let file = ve.node.path(&format!("/proc/{}/root/tmp/count", ve.init()?));
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
+    #[test]
+    fn a_network_that_is_cut_before_it_is_given_away_lets_it_go_on_here() {
+        let points = [
+            "source.base",
+            "source.copy",
+            "chkpnt.dumped",
+            "source.still",
+            "source.memory",
+            "source.offered",
+        ];
+        on_two_nodes(move |pair| cut(&points, true)(pair));
+    }
+
+    #[test]
+    fn a_network_that_is_cut_when_it_is_given_away_loses_nothing_and_doubles_nothing() {
+        let points = ["source.commit", "source.committed", "source.answered", "source.done"];
+        on_two_nodes(move |pair| cut(&points, true)(pair));
+    }
+
+    #[test]
+    fn a_network_that_is_cut_before_it_is_whole_there_lets_it_go_on_here() {
+        let points = ["target.pass", "target.resume", "restore.cloned", "arrive.restored", "arrive.prepared"];
+        on_two_nodes(move |pair| cut(&points, false)(pair));
+    }
+
+    #[test]
+    fn a_network_that_is_cut_when_it_begins_there_loses_nothing_and_doubles_nothing() {
+        let points = ["target.heard", "arrive.owned", "restore.released", "target.running"];
+        on_two_nodes(move |pair| cut(&points, false)(pair));
     }
 
     #[test]

@@ -62,10 +62,32 @@ pub struct Held<'a> {
     pub images: &'a mut Images,
     /// What is saved beside them.
     pub saved: &'a Saved,
-    /// Since when the VE stands still.
-    pub since: Instant,
+    /// When what was done.
+    pub steps: Steps,
     /// What has come for it since, and comes.
     pub network: &'a mut Option<Hold>,
+}
+
+/// When the steps of a checkpoint began.
+#[derive(Debug, Clone, Copy)]
+pub struct Steps {
+    /// Taking it off the networks.
+    pub part: Instant,
+    /// Freezing it: from here on it stands still.
+    pub freeze: Instant,
+    /// Saving what CRIU does not.
+    pub state: Instant,
+    /// CRIU's work.
+    pub dump: Instant,
+    /// It is all in the images.
+    pub dumped: Instant,
+}
+
+impl Steps {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { part: now, freeze: now, state: now, dump: now, dumped: now }
+    }
 }
 
 /// What becomes of a held VE.
@@ -157,7 +179,7 @@ fn attempt(
         post_dump,
         criu: criu.pid(),
         saved: None,
-        since: None,
+        steps: None,
         network: None,
         after: None,
         error: None,
@@ -182,7 +204,8 @@ struct Job<'j> {
     post_dump: &'j mut dyn FnMut(Held<'_>) -> Result<After>,
     criu: i32,
     saved: Option<Saved>,
-    since: Option<Instant>,
+    /// From the moment on at which it stands still.
+    steps: Option<Steps>,
     network: Option<Hold>,
     after: Option<After>,
     /// What made us say no.
@@ -242,14 +265,19 @@ impl Job<'_> {
             Criu::become_owner(self.criu, ids.base).map_err(failed)?;
         }
         fault::point("chkpnt.begun");
+        let mut steps = Steps::begin();
         if self.options.disconnect {
             self.part()?;
         }
-        self.since = Some(Instant::now());
+        steps.freeze = Instant::now();
+        self.steps = Some(steps);
         self.cgroup.freeze(Instant::now() + STILL)?;
         fault::point("chkpnt.frozen");
+        steps.state = Instant::now();
         let images = self.images.as_ref().ok_or_else(gone)?;
         self.saved = Some(Saved::of(self.ve, self.state, externals, images, &self.program, &self.cgroup)?);
+        steps.dump = Instant::now();
+        self.steps = Some(steps);
         Ok(())
     }
 
@@ -270,14 +298,16 @@ impl Job<'_> {
     }
 
     fn decide(&mut self) -> Result<()> {
+        let dumped = Instant::now();
         self.cgroup.hold()?;
         fault::point("chkpnt.dumped");
-        let (Some(images), Some(saved), Some(since)) = (&mut self.images, &self.saved, self.since) else {
+        let (Some(images), Some(saved), Some(steps)) = (&mut self.images, &self.saved, self.steps) else {
             return Err(gone());
         };
+        let steps = Steps { dumped, ..steps };
         watches::correct(self.state.init.pid, images.path())?;
         let network = &mut self.network;
-        let after = (self.post_dump)(Held { images, saved, since, network })?;
+        let after = (self.post_dump)(Held { images, saved, steps, network })?;
         self.after = Some(after);
         if after == After::Kill {
             fault::point("chkpnt.decided");
@@ -285,7 +315,7 @@ impl Job<'_> {
             self.cgroup.kill_frozen()?;
             fault::point("chkpnt.killed");
         }
-        self.frozen = since.elapsed();
+        self.frozen = steps.freeze.elapsed();
         Ok(())
     }
 
@@ -303,8 +333,8 @@ impl Job<'_> {
         }
         let mut left = self.let_go();
         let kept = self.after == Some(After::Keep) && self.error.is_none();
-        if let Some(since) = self.since.filter(|_| kept) {
-            self.frozen = since.elapsed();
+        if let Some(steps) = self.steps.filter(|_| kept) {
+            self.frozen = steps.freeze.elapsed();
         }
         if !kept && let Some(images) = self.images.take() {
             match images.fail() {
@@ -334,7 +364,7 @@ impl Job<'_> {
     /// The VE runs on. CRIU has let it go, or died.
     fn let_go(&mut self) -> Vec<String> {
         let mut left = Vec::new();
-        if self.since.is_some() && !self.options.frozen {
+        if self.steps.is_some() && !self.options.frozen {
             left.extend(self.cgroup.thaw().err().map(|error| describe(&error)));
         }
         if self.options.disconnect && !self.options.frozen {

@@ -55,6 +55,7 @@ pub mod start;
 pub mod state;
 pub mod stop;
 pub mod suspend;
+pub mod tracking;
 pub mod tree;
 pub mod user_quota;
 mod veth;

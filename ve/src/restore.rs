@@ -24,6 +24,7 @@ use beancounters::{Hierarchies, Record, VeCgroup};
 use criu::Images;
 use netns::NetPlan;
 use serde::{Deserialize, Serialize};
+use templates::replica::Digests;
 use vzconf::{Ctid, Exit};
 use vzsys::launch::LaunchError;
 use vzsys::process::ProcRef;
@@ -44,6 +45,8 @@ use crate::{cgroup, dismantle, host_files, ids, life, net};
 pub struct Options<'a> {
     /// The image directory.
     pub images: &'a Path,
+    /// The hashes of its files that are known already: those are not read for it.
+    pub known: Option<&'a Digests>,
     /// The disk is as it was when it was saved, whatever ran since: it was put back, or came with the images.
     pub disk_is_as_saved: bool,
     /// Leaves it off the networks: whoever calls connects it with [`connect`].
@@ -91,7 +94,8 @@ pub fn restore(
     cgroup::check(ve)?;
     // It may have begun what now is the next life.
     dismantle::mend(ve)?;
-    let (images, saved) = Images::open::<Saved>(options.images).map_err(failed)?;
+    let known = |name: &str| options.known.and_then(|known| known.of(name));
+    let (images, saved) = Images::open_known::<Saved>(options.images, &known).map_err(failed)?;
     let ids = ids::claim(&ve.config, ve.ctid)?;
     saved.check(ve.ctid, ids, options.images)?;
     let now = life::current(&ve.node.paths, ve.ctid);

@@ -215,6 +215,7 @@ fn undump(ve: &Ve<'_>, dump: &Path, stay_frozen: bool) -> Result<()> {
     let begun = Instant::now();
     let options = restore::Options {
         images: dump,
+        known: None,
         disk_is_as_saved: false,
         disconnected: stay_frozen,
         frozen: stay_frozen,

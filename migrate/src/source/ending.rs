@@ -65,10 +65,15 @@ impl Attempt<'_> {
             Err(error) => return Err(error),
         }
         vzsys::fault::point("source.answered");
+        self.gone_on = Some(Instant::now());
+        if matches!(&record.part, Part::Leaving(leaving) if leaving.online) {
+            self.outcome.times.begin(Phase::Packets);
+            self.observer.phase(Phase::Packets);
+        }
         self.forward(talk, packets());
         self.arrived(record)?;
-        // Whether or not this arrives, nobody has to ask again.
-        let _ = talk.call(&Ask::Done { id: record.id.clone() });
+        // Nobody has to ask again.
+        self.untold = talk.call(&Ask::Done { id: record.id.clone() }).is_err();
         Ok(())
     }
 
@@ -111,6 +116,17 @@ impl Attempt<'_> {
         if let Err(error) = interrupted::retire(self.node, self.ctid, record, leaving) {
             // The move went well; what is left here the next verb removes.
             self.observer.say(-1, &format!("WARNING: {}", ve::describe(&error)));
+        }
+    }
+
+    /// Tells the destination that nobody will ask again, when the connection was lost before that could be said.
+    pub(super) fn tell(&mut self, connection: &mut Connection, record: Option<&Handover>) {
+        let Some(record) = record.filter(|_| std::mem::take(&mut self.untold)) else { return };
+        connection.end();
+        match open(&self.options.ssh, &record.peer) {
+            Ok(connection) => tell_done(connection, &record.id),
+            // It keeps a note that is of no use.
+            Err(error) => self.observer.say(1, &ve::describe(&error)),
         }
     }
 
@@ -229,13 +245,18 @@ pub(crate) fn reclaim(node: &Node, ctid: Ctid, record: &mut Handover) -> Result<
 
 /// Asks the destination how a move ended, on a connection of its own.
 pub(crate) fn verdict(ssh: &Ssh, record: &Handover, ours: Verdict) -> Result<(Verdict, Connection)> {
-    let mut connection = Connection::open(ssh, &record.peer, &Interrupt::never())?;
+    let mut connection = open(ssh, &record.peer)?;
     let ask = Ask::Resolve { id: record.id.clone(), ctid: record.ctid, verdict: Some(ours) };
     let answer = Talk::new(connection.link()?, &record.peer, &Quiet).call(&ask)?;
     match answer {
         Answer::Resolved(verdict) => Ok((verdict, connection)),
         other => Err(unexpected(&other)),
     }
+}
+
+/// A connection of its own: one that is kept open may be the one that was lost.
+fn open(ssh: &Ssh, peer: &str) -> Result<Connection> {
+    Connection::open(&Ssh { mux: false, ..ssh.clone() }, peer, &Interrupt::never())
 }
 
 /// The other side may forget the move.

@@ -13,7 +13,7 @@ mod online;
 mod talk;
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use templates::layout::Layout;
 use ve::depart::{self, Luggage};
@@ -118,7 +118,16 @@ pub fn run(
         observer.phase(Phase::Connect);
         outcome.times.begin(Phase::Connect);
         let mut connection = Connection::open(&options.ssh, &options.destination, interrupt)?;
-        let mut attempt = Attempt { node, ctid, options, observer, interrupt, outcome: &mut outcome };
+        let mut attempt = Attempt {
+            node,
+            ctid,
+            options,
+            observer,
+            interrupt,
+            outcome: &mut outcome,
+            gone_on: None,
+            untold: false,
+        };
         attempt.over(&mut connection)
     });
     outcome.times.end();
@@ -161,6 +170,10 @@ struct Attempt<'a> {
     observer: &'a dyn Observer,
     interrupt: &'a Interrupt,
     outcome: &'a mut Outcome,
+    /// When the destination said that it goes on there.
+    gone_on: Option<Instant>,
+    /// The destination has it, and does not know that nobody will ask again.
+    untold: bool,
 }
 
 /// What is on its way.
@@ -184,6 +197,7 @@ impl Attempt<'_> {
             Ok(Some(cargo)) => self.halted(connection, &mut record, cargo),
             Err(error) => Err(error),
         };
+        self.tell(connection, record.as_ref());
         let Err(error) = done else { return Ok(()) };
         // What is decided is decided.
         if is_committed(record.as_ref()) { Err(error) } else { self.undone(connection, record, error) }
@@ -290,6 +304,9 @@ impl Attempt<'_> {
             self.observer.say(0, "Syncing template");
             let sent = Files::send_base(path, talk, &files)?;
             self.outcome.passes.push(sent);
+        }
+        if live && let Err(why) = files.track(&ve, &luggage) {
+            self.observer.say(1, &format!("Each pass looks at all files: {why}"));
         }
         self.begin(Phase::Copy)?;
         self.observer.say(0, "Syncing private");
@@ -437,8 +454,9 @@ fn fault(phase: Phase) {
         Phase::Sync => vzsys::fault::point("source.sync"),
         Phase::Prepare => vzsys::fault::point("source.prepare"),
         Phase::Commit => vzsys::fault::point("source.commit"),
-        // From here on the points are at what is decided.
-        Phase::Freeze | Phase::Start | Phase::Clean => {}
+        // These are parts of a checkpoint, or the points are at what is decided.
+        Phase::Part | Phase::Freeze | Phase::State | Phase::Dump | Phase::Complete => {}
+        Phase::Start | Phase::Packets | Phase::Clean => {}
     }
 }
 

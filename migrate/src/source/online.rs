@@ -2,6 +2,7 @@
 //! decided while CRIU holds it.
 
 use std::io::{Read, Write};
+use std::time::Instant;
 
 use ve::checkpoint::{self, After, Held};
 use ve::handover::{self, Handover, Leave, Then};
@@ -14,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::phase::Phase;
 use crate::transport::Connection;
-use crate::wire::Tree;
 
 /// Passes over the files of a VE that runs, after the first, at most.
 const ROUNDS: usize = 8;
@@ -56,7 +56,7 @@ impl Attempt<'_> {
         for _ in 0..ROUNDS {
             self.begin(Phase::Rounds)?;
             depart::flush(ve);
-            let sent = files.pass(Tree::Area, true, talk)?;
+            let sent = files.round(true, talk)?;
             self.outcome.passes.push(sent);
             // It writes as fast as we send.
             poor += u32::from(sent > before / 10 * 9);
@@ -131,9 +131,18 @@ impl Attempt<'_> {
         (ve, files): (&Ve<'_>, &mut Files),
         mut held: Held<'_>,
     ) -> (After, Result<()>) {
-        self.outcome.times.begin_at(Phase::Freeze, held.since);
+        let steps = held.steps;
+        for (phase, since) in [
+            (Phase::Part, steps.part),
+            (Phase::Freeze, steps.freeze),
+            (Phase::State, steps.state),
+            (Phase::Dump, steps.dump),
+            (Phase::Complete, steps.dumped),
+        ] {
+            self.outcome.times.begin_at(phase, since);
+        }
         vzsys::fault::point("source.frozen");
-        let since = held.since;
+        let since = steps.freeze;
         let given = self.with(connection, |this, talk| {
             this.send_frozen(talk, ve, files, &mut held)?;
             this.offer(talk, record, Then::Resume)?;
@@ -143,7 +152,8 @@ impl Attempt<'_> {
             Err(error) if is_committed(record.as_ref()) => self.after_commit(connection, record, error),
             given => given,
         };
-        self.outcome.frozen = given.is_ok().then(|| since.elapsed());
+        let until = self.gone_on.unwrap_or_else(Instant::now);
+        self.outcome.frozen = given.is_ok().then(|| until.saturating_duration_since(since));
         match given {
             Ok(()) => (After::Kill, Ok(())),
             // Nobody knows whose it is.
@@ -160,14 +170,14 @@ impl Attempt<'_> {
         held: &mut Held<'_>,
     ) -> Result<()> {
         let failed = |error: &dyn std::error::Error| Error::here(Exit::Stop, ve::describe(error));
-        held.images.list(held.saved).map_err(|error| failed(&error))?;
+        held.images.complete(held.saved).map_err(|error| failed(&error))?;
         self.begin(Phase::Sync)?;
         let still = depart::still(ve).map_err(|error| failed(&error))?;
         vzsys::fault::point("source.still");
-        self.outcome.passes.push(files.pass(Tree::Area, false, talk)?);
+        self.outcome.passes.push(files.round(false, talk)?);
         drop(still);
         self.begin(Phase::Memory)?;
-        self.outcome.memory = Files::send_memory(held.images.path(), talk)?;
+        self.outcome.memory = Files::send_memory(held.images, talk)?;
         Ok(())
     }
 }

@@ -92,6 +92,11 @@ impl<'a, R: Read, W: Write> Talk<'a, R, W> {
         }
     }
 
+    /// A line for the user.
+    pub(crate) fn say(&self, level: i32, text: &str) {
+        self.observer.say(level, text);
+    }
+
     /// A copy of something of about so many bytes begins.
     pub(crate) fn copying(&mut self, label: &'static str, total: u64) {
         (self.label, self.total, self.sent) = (label, total, 0);

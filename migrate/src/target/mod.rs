@@ -9,29 +9,54 @@ mod receive;
 mod verdict;
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use templates::replica::Sink;
+use templates::replica::Digests;
 use ve::arrive::{self, Luggage, Subject};
 use ve::handover::{self, Handover, Then};
 use ve::interrupted::Wake;
 use ve::{Node, describe};
 use vzconf::{Ctid, Lock, Paths};
+use vzsys::spawn::Beside;
 
 use self::receive::Receiving;
 use crate::error::{Error, Failure, Result};
 use crate::exit::Exit;
+use crate::transport::{End, Relay};
 use crate::wire::{Answer, Ask, Link, Received, Report, Tree, WireError, accept};
 
 /// Serves one source over `from` and `out` until the connection ends. Returns what to exit with.
-pub fn serve(paths: Paths, from: impl Read, out: impl Write) -> Exit {
-    let mut link = Link::new(from, out);
-    let (reader, writer) = link.ends();
-    if let Err(error) = accept(writer, reader) {
-        eprintln!("vzmigrate: {error}");
-        return Exit::Usage;
-    }
+pub fn serve(paths: Paths, from: OwnedFd, out: OwnedFd) -> Exit {
+    let (side, mut relay) = match meet(from, out) {
+        Ok(met) => met,
+        Err(error) => {
+            eprintln!("vzmigrate: {error}");
+            return Exit::Usage;
+        }
+    };
+    let exit = match side.try_clone() {
+        Ok(from) => serve_over(paths, Link::new(from, side)),
+        Err(_) => Exit::Connect,
+    };
+    relay.wait();
+    exit
+}
+
+/// The greetings; then the connection is a relay's.
+fn meet(from: OwnedFd, out: OwnedFd) -> std::result::Result<(UnixStream, Relay), WireError> {
+    // Of one byte, so that nothing is read that follows.
+    let mut reader = BufReader::with_capacity(1, File::from(from));
+    let mut writer = File::from(out);
+    let (_, patience) = accept(&mut writer, &mut reader)?;
+    let (side, relay) = Relay::start(reader.into_inner().into(), writer.into(), patience, End::Far)?;
+    Ok((side.into(), relay))
+}
+
+fn serve_over(paths: Paths, mut link: Link<UnixStream, UnixStream>) -> Exit {
     let said = Rc::new(RefCell::new(Vec::new()));
     let lines = Rc::clone(&said);
     let say = Box::new(move |level: i32, text: &str| {
@@ -65,6 +90,20 @@ struct Move {
     handover: Handover,
     /// What was copied stays when it fails.
     keep: bool,
+    /// The hashes of its memory, made when it came.
+    digests: Option<Digests>,
+    /// What puts onto the disk what came last.
+    syncing: Vec<Beside>,
+}
+
+impl Move {
+    /// Waits until all that came is on the disk.
+    fn settle(syncing: &mut Vec<Beside>) -> std::result::Result<(), String> {
+        // Each one is waited for, also after one that failed.
+        let failed =
+            syncing.drain(..).filter_map(|mut sync| sync.ended(true)).filter(|code| *code != 0).count();
+        if failed == 0 { Ok(()) } else { Err("what came cannot be written to the disk".to_owned()) }
+    }
 }
 
 struct Target<R: Read, W: Write> {
@@ -104,13 +143,13 @@ impl<R: Read, W: Write> Target<R, W> {
                 let State::Receiving(_, receiving) = state else {
                     return Err(out_of_order("a piece of a file"));
                 };
-                receiving.replica.data(offset, self.link.piece()).map_err(|error| copy_failed(&error))?;
+                receiving.data(offset, self.link.piece())?;
                 return Ok(true);
             }
         };
         if let Ask::Step(op) = ask {
             let State::Receiving(_, receiving) = state else { return Err(out_of_order("a step of a copy")) };
-            receiving.replica.op(op).map_err(|error| copy_failed(&error))?;
+            receiving.op(op)?;
             return Ok(true);
         }
         if let Ask::Done { id } = &ask
@@ -136,11 +175,12 @@ impl<R: Read, W: Write> Target<R, W> {
             Ask::Reserve { id, epoch, from, luggage, keep } => {
                 let State::Checked(subject) = &*state else { return Err(out_of_order("Reserve")) };
                 let handover = self.reserve(subject, &luggage, (&id, epoch, &from))?;
-                *state = State::Reserved(Box::new(Move { handover, keep }));
+                *state =
+                    State::Reserved(Box::new(Move { handover, keep, digests: None, syncing: Vec::new() }));
                 Ok(Answer::Fine)
             }
             Ask::Tree { tree } => self.tree(state, tree).map(|()| Answer::Fine),
-            Ask::PassEnd => self.pass_end(state),
+            Ask::PassEnd { later } => self.pass_end(state, later),
             Ask::Prepare { then: Then::Resume } => self.resume(state),
             Ask::Prepare { then } => self.prepare(state, then),
             Ask::Go => {
@@ -175,6 +215,7 @@ impl<R: Read, W: Write> Target<R, W> {
     fn prepare(&self, state: &mut State, then: Then) -> Result<Answer> {
         vzsys::fault::point("target.prepare");
         let State::Reserved(moving) = state else { return Err(out_of_order("Prepare")) };
+        Move::settle(&mut moving.syncing).map_err(|why| Error::here(Exit::Copy, why))?;
         arrive::prepared(&self.node, &mut moving.handover, then).map_err(|error| own(&error))?;
         let State::Reserved(moving) = std::mem::replace(state, State::Greeted) else {
             return Err(out_of_order("Prepare"));
@@ -191,7 +232,10 @@ impl<R: Read, W: Write> Target<R, W> {
         };
         let (link, said) = (&mut self.link, &self.said);
         let mut heard = None;
-        let resumed = arrive::resume(&self.node, &mut moving.handover, &mut || {
+        let Move { handover, digests, syncing, .. } = &mut *moving;
+        let known = digests.take().unwrap_or_default();
+        let durable = &mut || Move::settle(syncing);
+        let resumed = arrive::resume(&self.node, handover, &known, durable, &mut || {
             let asked = answer(link, said, &Answer::Prepared).and_then(|()| Ok(link.receive::<Ask>()?));
             vzsys::fault::point("target.heard");
             heard.insert(asked).as_ref().is_ok_and(|asked| *asked == Received::Message(Ask::Go))
@@ -278,14 +322,24 @@ impl<R: Read, W: Write> Target<R, W> {
         Ok(())
     }
 
-    fn pass_end(&mut self, state: &mut State) -> Result<Answer> {
+    fn pass_end(&mut self, state: &mut State, later: bool) -> Result<Answer> {
         let State::Receiving(..) = state else { return Err(out_of_order("PassEnd")) };
-        let State::Receiving(moving, receiving) = std::mem::replace(state, State::Greeted) else {
+        let State::Receiving(mut moving, receiving) = std::mem::replace(state, State::Greeted) else {
             return Err(out_of_order("PassEnd"));
         };
-        *state = State::Reserved(moving);
+        let received = receiving.finish(later);
         vzsys::fault::point("target.pass");
-        Ok(Answer::Passed { bytes: receiving.finish()? })
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                *state = State::Reserved(moving);
+                return Err(error);
+            }
+        };
+        moving.digests = received.digests.or(moving.digests);
+        moving.syncing.extend(received.syncing);
+        *state = State::Reserved(moving);
+        Ok(Answer::Passed { bytes: received.bytes })
     }
 
     /// The VE is ours, or, when it cannot be started, is given back.

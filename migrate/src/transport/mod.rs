@@ -2,7 +2,9 @@
 
 mod explain;
 mod pipe;
+mod relay;
 mod ssh;
 
 pub use pipe::Pipe;
+pub(crate) use relay::{End, Relay};
 pub use ssh::{Connection, Ssh};

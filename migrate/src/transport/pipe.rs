@@ -27,6 +27,12 @@ impl Pipe {
         Ok(Self { fd, interrupt })
     }
 
+    /// What is below.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     fn wait(&self, what: PollFlags) -> io::Result<()> {
         loop {
             if self.interrupt.wanted() {

@@ -1,7 +1,7 @@
 //! The `ssh` program as a connection.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::explain::explain;
 use super::pipe::Pipe;
+use super::relay::{End, Relay};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::wire::{Link, WireError, greet};
+use crate::wire::{Link, PATIENCE, WireError, greet};
 
 /// How long the other side may take to clean up once its input has ended.
 const GOODBYE: Duration = Duration::from_secs(60);
@@ -23,7 +24,7 @@ const REMOTE: &str =
     "exec sh -c 'PATH=\"$PATH:/usr/local/sbin:/usr/sbin:/sbin\"; export PATH; exec vzmigrate --serve'";
 
 /// How to reach hosts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ssh {
     /// Options for the ssh program.
     pub options: Vec<String>,
@@ -31,6 +32,14 @@ pub struct Ssh {
     pub mux: bool,
     /// Lines of ssh are shown.
     pub verbose: bool,
+    /// A connection over which nothing has come for so long is given up.
+    pub patience: Duration,
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self { options: Vec::new(), mux: false, verbose: false, patience: PATIENCE }
+    }
 }
 
 /// A running ssh with `vzmigrate --serve` at its far end.
@@ -38,6 +47,9 @@ pub struct Ssh {
 pub struct Connection {
     host: String,
     child: Child,
+    /// Between us and ssh, once the greetings are said.
+    relay: Option<Relay>,
+    patience: Duration,
     link: Option<Link<Pipe, Pipe>>,
     /// What ssh says on its standard error: a file, because a thread that reads it would be in the way of starting
     /// containers. `None` when the user sees it.
@@ -66,18 +78,30 @@ impl Connection {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(&"no pipes"));
         };
-        let out = Pipe::new(OwnedFd::from(stdin), interrupt.clone()).map_err(|error| failed(&error))?;
-        let from = Pipe::new(OwnedFd::from(stdout), interrupt.clone()).map_err(|error| failed(&error))?;
-        let link = Some(Link::new(from, out));
-        let mut this = Self { host, child, link, said };
-        let mut link = this.link.take().ok_or_else(|| failed(&"no pipes"))?;
-        let (from, out) = link.ends();
-        let greeted = greet(out, from);
-        this.link = Some(link);
-        match greeted {
-            Ok(_) => Ok(this),
+        let patience = ssh.patience;
+        let mut this = Self { host, child, relay: None, patience, link: None, said };
+        match this.meet((stdout.into(), stdin.into()), interrupt) {
+            Ok(()) => Ok(this),
             Err(error) => Err(this.explain(error)),
         }
+    }
+
+    /// The greetings; then the connection is a relay's.
+    fn meet(
+        &mut self,
+        (from, out): (OwnedFd, OwnedFd),
+        interrupt: &Interrupt,
+    ) -> std::result::Result<(), WireError> {
+        let pipe = |fd: OwnedFd| Pipe::new(fd, interrupt.clone());
+        let (mut to, from) = (pipe(out.try_clone()?)?, pipe(from)?);
+        // Of one byte, so that nothing is read that follows.
+        let mut from = BufReader::with_capacity(1, from);
+        greet(&mut to, &mut from, self.patience)?;
+        let from = from.into_inner().into_fd();
+        let (side, relay) = Relay::start(from, out, self.patience, End::Near)?;
+        self.relay = Some(relay);
+        self.link = Some(Link::new(pipe(side.try_clone()?)?, pipe(side)?));
+        Ok(())
     }
 
     /// What is said over it; gone after [`Connection::explain`].
@@ -93,6 +117,12 @@ impl Connection {
         match error {
             WireError::Closed => {
                 let code = self.end();
+                if self.stalled() {
+                    let seconds = self.patience.as_secs();
+                    let text = format!("nothing has come from {} for {seconds} s", self.host);
+                    let hint = "Look at the network between the two hosts; --patience waits longer";
+                    return Error::advised(Exit::Connect, text, hint);
+                }
                 let said = self.said.as_mut().map(last_words).unwrap_or_default();
                 let explained = explain(&self.host, &said, code);
                 Error::Here { text: explained.text, hint: explained.hint, exit: Exit::Connect }
@@ -108,8 +138,12 @@ impl Connection {
         }
     }
 
+    fn stalled(&mut self) -> bool {
+        self.relay.as_mut().is_some_and(Relay::stalled)
+    }
+
     /// Closes the other side's input and waits until it has cleaned up; returns ssh's exit code. An ssh that does
-    /// not end (its network is gone) is killed.
+    /// not end, or to which nothing comes any more, is killed.
     pub fn end(&mut self) -> Option<i32> {
         // Without what waits to be sent: it may be half a message, and nobody may be there to take it.
         if let Some(link) = self.link.take() {
@@ -117,7 +151,7 @@ impl Connection {
         }
         let deadline = Instant::now() + GOODBYE;
         let mut status = None;
-        while status.is_none() && Instant::now() < deadline {
+        while status.is_none() && Instant::now() < deadline && !self.stalled() {
             status = self.child.try_wait().ok().flatten();
             if status.is_none() {
                 std::thread::sleep(Duration::from_millis(5));

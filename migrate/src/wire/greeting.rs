@@ -1,22 +1,28 @@
 //! The first line of each side.
 
 use std::io::{BufRead, Write};
+use std::time::Duration;
 
 use super::frame::WireError;
 
 const WORD: &str = "VZMIGRATE";
 /// Versions that are spoken here, lowest and highest.
-const VERSIONS: (u16, u16) = (2, 2);
+const VERSIONS: (u16, u16) = (3, 3);
 /// What a login shell may print before our program begins.
 const NOISE: usize = 64 << 10;
+/// How long a side waits for a sign of life, where the source does not say it.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The most that a source may say, in seconds.
+pub const LONGEST: u64 = 3600;
 
-/// The source's side; returns the version that is spoken.
+/// The source's side, which says how long the connection may be silent; returns the version that is spoken. `from` must
+/// not read more than the line: what follows is not for it.
 ///
 /// # Errors
 /// [`WireError`]; what was printed instead of a greeting is in it.
-pub fn greet(out: &mut impl Write, from: &mut impl BufRead) -> Result<u16, WireError> {
+pub fn greet(out: &mut impl Write, from: &mut impl BufRead, patience: Duration) -> Result<u16, WireError> {
     let (low, high) = VERSIONS;
-    writeln!(out, "{WORD} {low} {high}")?;
+    writeln!(out, "{WORD} {low} {high} {}", patience.as_secs())?;
     out.flush()?;
     let mut noise = Vec::new();
     loop {
@@ -38,11 +44,11 @@ pub fn greet(out: &mut impl Write, from: &mut impl BufRead) -> Result<u16, WireE
     }
 }
 
-/// The destination's side; returns the version that is spoken.
+/// The destination's side; returns the version that is spoken, and how long the connection may be silent.
 ///
 /// # Errors
 /// [`WireError`].
-pub fn accept(out: &mut impl Write, from: &mut impl BufRead) -> Result<u16, WireError> {
+pub fn accept(out: &mut impl Write, from: &mut impl BufRead) -> Result<(u16, Duration), WireError> {
     let mut line = Vec::new();
     std::io::Read::take(&mut *from, 256).read_until(b'\n', &mut line)?;
     let line = String::from_utf8_lossy(&line).into_owned();
@@ -53,6 +59,8 @@ pub fn accept(out: &mut impl Write, from: &mut impl BufRead) -> Result<u16, Wire
             return Err(WireError::Protocol("no greeting; this is for vzmigrate on another host".to_owned()));
         }
     };
+    let patience = words.next().and_then(|word| word.parse().ok());
+    let patience = patience.map_or(PATIENCE, |seconds: u64| Duration::from_secs(seconds.clamp(1, LONGEST)));
     let (low, high) = VERSIONS;
     let common: (u16, u16) = (low.max(theirs.0), high.min(theirs.1));
     if common.0 > common.1 {
@@ -63,7 +71,7 @@ pub fn accept(out: &mut impl Write, from: &mut impl BufRead) -> Result<u16, Wire
     }
     writeln!(out, "{WORD} {}", common.1)?;
     out.flush()?;
-    Ok(common.1)
+    Ok((common.1, patience))
 }
 
 fn shortened(text: &str) -> String {

@@ -1,6 +1,6 @@
 //! One side's end of a connection.
 
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,7 +51,7 @@ pub struct Link<R: Read, W: Write> {
 }
 
 impl<R: Read, W: Write> Link<R, W> {
-    /// Over a connection; the greetings have not been said.
+    /// Over a connection whose greetings have been said.
     pub fn new(from: R, out: W) -> Self {
         Self {
             from: BufReader::with_capacity(PIECE, from),
@@ -69,11 +69,6 @@ impl<R: Read, W: Write> Link<R, W> {
     /// How pieces are sent.
     pub fn compress(&mut self, how: Compress) {
         self.compress = how;
-    }
-
-    /// The ends, for the greetings.
-    pub fn ends(&mut self) -> (&mut impl BufRead, &mut impl Write) {
-        (&mut self.from, &mut self.out)
     }
 
     /// The writing end below.

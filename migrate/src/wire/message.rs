@@ -36,7 +36,10 @@ pub enum Ask {
     /// A step of the copy; pieces of files follow in frames of their own.
     Step(Op),
     /// The pass is over.
-    PassEnd,
+    PassEnd {
+        /// All of it is to be on the disk only when the VE is [prepared][Ask::Prepare]: it stands still.
+        later: bool,
+    },
     /// All was sent: make it last. A VE that is to go on is made, and waits.
     Prepare {
         /// What is done with the VE once it is yours.

@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use templates::replica::{Content, Meta, NodeKind, Op, PIECE};
@@ -100,22 +101,28 @@ fn what_compresses_is_compressed_and_what_does_not_is_not() {
 
 #[test]
 fn greetings_agree_and_skip_what_a_login_shell_prints() {
+    let seconds = Duration::from_secs;
     let mut answer = Vec::new();
-    assert_eq!(accept(&mut answer, &mut Cursor::new(b"VZMIGRATE 1 7\n")).unwrap(), 2);
-    assert_eq!(answer, b"VZMIGRATE 2\n");
+    assert_eq!(accept(&mut answer, &mut Cursor::new(b"VZMIGRATE 1 7\n")).unwrap(), (3, PATIENCE));
+    assert_eq!(answer, b"VZMIGRATE 3\n");
+    for (said, patience) in [("3 3 20", seconds(20)), ("3 9 0", seconds(1)), ("3 3 x", PATIENCE)] {
+        let said = format!("VZMIGRATE {said}\n");
+        let accepted = accept(&mut Vec::new(), &mut Cursor::new(said.as_bytes())).unwrap();
+        assert_eq!(accepted, (3, patience), "{said}");
+    }
+    let greet = |out: &mut Vec<u8>, said: &[u8]| greet(out, &mut Cursor::new(said), seconds(7));
     let mut said = Vec::new();
-    assert_eq!(greet(&mut said, &mut Cursor::new(b"Welcome!\nVZMIGRATE 2\n")).unwrap(), 2);
-    assert_eq!(said, b"VZMIGRATE 2 2\n");
+    assert_eq!(greet(&mut said, b"Welcome!\nVZMIGRATE 3\n").unwrap(), 3);
+    assert_eq!(said, b"VZMIGRATE 3 3 7\n");
     let mut out = Vec::new();
     assert!(matches!(accept(&mut out, &mut Cursor::new(b"VZMIGRATE 8 9\n")), Err(WireError::Version { .. })));
-    assert!(matches!(greet(&mut Vec::new(), &mut Cursor::new(out)), Err(WireError::Version { .. })));
+    assert!(matches!(greet(&mut Vec::new(), &out), Err(WireError::Version { .. })));
     assert!(matches!(
         accept(&mut Vec::new(), &mut Cursor::new(b"GET / HTTP/1.1\n")),
         Err(WireError::Protocol(_))
     ));
-    let error = greet(&mut Vec::new(), &mut Cursor::new(b"sh: vzmigrate: not found\n")).unwrap_err();
+    let error = greet(&mut Vec::new(), b"sh: vzmigrate: not found\n").unwrap_err();
     assert!(error.to_string().contains("not found"), "{error}");
-    assert!(matches!(greet(&mut Vec::new(), &mut Cursor::new(b"")), Err(WireError::Closed)));
-    let endless = vec![b'x'; 1 << 20];
-    assert!(greet(&mut Vec::new(), &mut Cursor::new(endless)).is_err());
+    assert!(matches!(greet(&mut Vec::new(), b""), Err(WireError::Closed)));
+    assert!(greet(&mut Vec::new(), &vec![b'x'; 1 << 20]).is_err());
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use criu::Images;
+use templates::replica::Digests;
 use vzconf::Exit;
 
 use super::{number, own, place, prepared};
@@ -13,19 +14,28 @@ use crate::restore::{self, Go};
 use crate::saved::Saved;
 use crate::{life, start};
 
-/// Makes the VE of its files and its memory, all of which have come. When it is whole and nothing of it has run, its
+/// Makes the VE of its files and its memory, all of which have come; `known` are the hashes of the memory's files, and
+/// `durable` waits until all of it is on the disk, or tells why it is not. When it is whole and nothing of it has run, its
 /// record says so and `decide` is asked whether it is this host's now; then it runs.
 ///
 /// # Errors
 /// As [`restore::restore`]; the host is then as it was but for what came.
-pub fn resume(node: &Node, handover: &mut Handover, decide: &mut dyn FnMut() -> bool) -> Result<()> {
+pub fn resume(
+    node: &Node,
+    handover: &mut Handover,
+    known: &Digests,
+    durable: &mut dyn FnMut() -> std::result::Result<(), String>,
+    decide: &mut dyn FnMut() -> bool,
+) -> Result<()> {
     let (memory, saved) = can(handover)?;
     place(node, handover)?;
     let ve = node.ve(number(handover.ctid)?)?;
     // Its lives go on being counted here.
     life::set(&node.paths, ve.ctid, saved.life)?;
-    restore::restore(&ve, options(&memory), &mut |_| {
+    let options = restore::Options { known: Some(known), ..options(&memory) };
+    restore::restore(&ve, options, &mut |_| {
         vzsys::fault::point("arrive.restored");
+        durable().map_err(|why| Error::refused(Exit::System, why))?;
         prepared(node, handover, Then::Resume)?;
         if !decide() {
             return Ok(Go::Abort);
@@ -39,6 +49,7 @@ pub fn resume(node: &Node, handover: &mut Handover, decide: &mut dyn FnMut() -> 
 fn options(images: &Path) -> restore::Options<'_> {
     restore::Options {
         images,
+        known: None,
         disk_is_as_saved: false,
         disconnected: false,
         frozen: false,

@@ -95,6 +95,7 @@ const VZMIGRATE: Options = &[
     ("--remove-area", "remove it here afterwards: yes or no"),
     ("--ssh", "more options for ssh"),
     ("--ssh-mux", "keep the connection for later moves"),
+    ("--patience", "seconds of silence after which a connection is given up"),
     ("--keep-dst", "keep what was copied when it fails"),
     ("--online", "live migration"),
     ("--compress", "compress on the way: auto or no"),

@@ -3,6 +3,7 @@
 mod watch;
 mod words;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -36,7 +37,13 @@ pub fn main(arguments: &[String], paths: Paths) -> ExitCode {
     }
     raise_limit();
     if let Request::Serve = request {
-        return target::serve(paths, std::io::stdin(), std::io::stdout()).into();
+        return match standard_streams() {
+            Ok((from, out)) => target::serve(paths, from, out).into(),
+            Err(error) => {
+                eprintln!("Error: cannot use the standard streams: {error}");
+                Exit::Usage.into()
+            }
+        };
     }
     let verbose = if manner.json { -1 } else { manner.verbose };
     let report = Report::of_program(manner.quiet, Some(verbose));
@@ -50,6 +57,11 @@ pub fn main(arguments: &[String], paths: Paths) -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+fn standard_streams() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let from = std::io::stdin().as_fd().try_clone_to_owned()?;
+    Ok((from, std::io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// A tree's directories are open on the way down it.

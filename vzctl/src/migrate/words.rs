@@ -1,9 +1,11 @@
 //! The command line of vzmigrate.
 
+use std::time::Duration;
+
 use migrate::resolve::Dead;
 use migrate::source::{Ignored, Options};
 use migrate::transport::Ssh;
-use migrate::wire::Compress;
+use migrate::wire::{Compress, LONGEST};
 
 /// What is asked for.
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Words {
             "-r" | "--remove-area" => self.options.keep_source = !yes(name, &value()?)?,
             "--ssh" => self.options.ssh.options.extend(split(&value()?)?),
             "--rsync" => drop(value()?),
+            "--patience" => self.options.ssh.patience = seconds(name, &value()?)?,
             "--compress" => {
                 self.options.compress = match value()?.as_str() {
                     "auto" | "yes" => Compress::Auto,
@@ -161,6 +164,12 @@ fn yes(name: &str, word: &str) -> Result<bool, String> {
     }
 }
 
+fn seconds(name: &str, word: &str) -> Result<Duration, String> {
+    let seconds = word.parse().ok().filter(|seconds| (1..=LONGEST).contains(seconds));
+    let seconds = seconds.ok_or_else(|| format!("{name} {word}: 1 to {LONGEST} seconds are possible"))?;
+    Ok(Duration::from_secs(seconds))
+}
+
 /// Words as a shell splits them: blanks, quotes, backslashes; nothing is expanded.
 fn split(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
@@ -210,6 +219,8 @@ mod tests {
         let (_, options, manner) = moved("--nodeps=cpu,ipv6 -vvvv --dry-run host 1");
         assert!(options.ignored.cpu && options.ignored.ipv6 && !options.ignored.all && options.ssh.verbose);
         assert!(manner.times);
+        let (_, options, _) = moved("--patience 30 host 1");
+        assert_eq!(options.ssh.patience, Duration::from_secs(30));
         assert!(matches!(parse(&[]), Ok((Request::Help, _))));
         assert!(matches!(parse(&words("--usage")), Ok((Request::Help, _))));
         assert!(matches!(
@@ -230,6 +241,9 @@ mod tests {
             "--dst-is-dead host 1",
             "host 1 --ssh",
             "--ssh-mux=1 host 1",
+            "--patience 0 host 1",
+            "--patience=3601 host 1",
+            "--patience=2s host 1",
         ] {
             assert!(parse(&words(line)).is_err(), "{line}");
         }
