@@ -105,7 +105,7 @@ def backup(bench):
         shutil.rmtree(store, ignore_errors=True)
         store.mkdir(parents=True)
         lines = {
-            "tar | zstd -T0": ["sh", "-c", tar],
+            "tar to zstd -T0": ["sh", "-c", tar],
             "vzbackup, the first": [program, "--quiet", "--to", store, number],
             "vzbackup, nothing has changed": [program, "--quiet", "--to", store, number],
         }

@@ -416,6 +416,85 @@ fn a_full_disk_keeps_nothing_of_a_backup_or_a_container() {
     });
 }
 
+/// An ext4 whose blocks are a sparse file in a tmpfs that has no room for them: what is written fails when it is to reach the
+/// disk, which fsync(2) and syncfs(2) alone tell: as an I/O error, or, by newer kernels, as one of room.
+struct FailingDisk {
+    memory: PathBuf,
+    at: PathBuf,
+}
+
+impl FailingDisk {
+    fn new(node: &Node) -> Option<Self> {
+        let (memory, at) = (node.scratch().join("memory"), node.scratch().join("failing"));
+        fs::create_dir(&memory).unwrap();
+        fs::create_dir(&at).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "size=64m", "memory", memory.to_str().unwrap()]).ok();
+        let image = memory.join("image");
+        let file = image.to_str().unwrap();
+        run("truncate", &["-s", "128M", file]).ok();
+        run("mkfs.ext4", &["-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", file]).ok();
+        let disk = Self { memory, at };
+        if run("mount", &["-o", "loop", file, disk.at.to_str().unwrap()]).code != 0 {
+            skip("loop devices");
+            return None;
+        }
+        run("sync", &["-f", disk.at.to_str().unwrap()]).ok();
+        disk.leave(1 << 20);
+        Some(disk)
+    }
+
+    /// Its blocks may take so many bytes more.
+    fn leave(&self, bytes: u64) {
+        let stat = rustix::fs::statvfs(&self.memory).unwrap();
+        let size = (stat.f_blocks - stat.f_bfree) * stat.f_frsize + bytes;
+        run("mount", &["-o", &format!("remount,size={size}"), self.memory.to_str().unwrap()]).ok();
+    }
+}
+
+impl Drop for FailingDisk {
+    fn drop(&mut self) {
+        for place in [&self.at, &self.memory] {
+            let _ = run("umount", &[place.to_str().unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn a_failing_disk_makes_no_backup_and_no_container() {
+    on_node(|node| {
+        let _swept = Swept;
+        let ve = furnished(node, 1);
+        let before = ve.sh(LOOK);
+        let Some(disk) = FailingDisk::new(node) else { return };
+        let at = disk.at.to_str().unwrap().to_owned();
+        let fails = |failed: &Run| {
+            let told =
+                ["Input/output error", "No space left"].iter().any(|words| failed.text().contains(words));
+            assert!([46, 48].contains(&failed.code) && told, "{failed}");
+        };
+        fails(&vzbackup(node, &[&ve.id, "--to", &at]));
+        // What memory has of it would read well, and is not there.
+        let left = || files(&at).into_iter().filter(|name| name.contains(".vzb")).count();
+        assert_eq!(left(), 0, "{:?}", files(&at));
+        assert_eq!(ve.sh(LOOK), before);
+        disk.leave(32 << 20);
+        let again = vzbackup(node, &[&ve.id, "--to", &at, "--json"]).ok();
+        assert!(number(&again.out(), "new_bytes") > 1 << 20, "{again}");
+        drop(disk);
+        vzbackup(node, &[&ve.id]).ok();
+        fs::remove_dir(node.scratch().join("memory")).unwrap();
+        fs::remove_dir(node.scratch().join("failing")).unwrap();
+        let Some(disk) = FailingDisk::new(node) else { return };
+        node.set_conf("VE_PRIVATE", &format!("{}/$VEID", disk.at.display()));
+        let copy = node.ve(2);
+        let restored = vzrestore(node, &[&newest(), "--as", &copy.id]);
+        assert_ne!(restored.code, 0, "{restored}");
+        assert!(!copy.conf_path().exists() && !copy.private().exists());
+        node.set_conf("VE_PRIVATE", "/vz/private/$VEID");
+        until("nobody sweeps there", SOON, || run("umount", &[disk.at.to_str().unwrap()]).code == 0);
+    });
+}
+
 #[test]
 fn words_that_make_no_sense_are_refused() {
     on_node(|node| {

@@ -181,7 +181,11 @@ impl PartWriter for LocalPart {
     }
 
     fn commit(self: Box<Self>) -> Result<(), Fault> {
-        self.file.sync_all().call("fsync", || self.part.display().to_string())?;
+        if let Err(error) = self.file.sync_all().call("fsync", || self.part.display().to_string()) {
+            // What memory has of it reads well, and will never be written: nobody may go on with that.
+            self.abandon();
+            return Err(error.into());
+        }
         vzsys::fault::point("backup.synced");
         // COMMIT: the backup has its name, and is whole.
         fs::rename(&self.part, &self.whole).call("rename", || self.whole.display().to_string())?;
