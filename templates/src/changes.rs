@@ -53,6 +53,14 @@ pub struct Change {
     pub unnamed: Option<u64>,
 }
 
+impl Change {
+    /// Whether nothing is known but the file's number: the path says nothing.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.unnamed.is_some() && self.path.as_os_str().is_empty()
+    }
+}
+
 /// What changed between two looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Drained {
@@ -111,6 +119,11 @@ impl Watch {
 
     fn change(&mut self, event: &Event) -> vzsys::Result<Option<Change>> {
         let Some(place) = &event.place else { return Ok(None) };
+        if event.name.is_empty() {
+            // It has got or lost a name. What was written to it may have been told by one that is another file's now.
+            let inode = place.inode(self.top.as_fd())?;
+            return Ok(inode.map(|inode| Change { path: PathBuf::new(), deep: false, unnamed: Some(inode) }));
+        }
         let dir = match self.known.get(place) {
             Some(known) => known.clone(),
             None => {

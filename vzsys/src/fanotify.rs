@@ -18,7 +18,9 @@ const INIT: libc::c_uint = libc::FAN_CLASS_NOTIF
     | libc::FAN_NONBLOCK
     | libc::FAN_UNLIMITED_QUEUE
     | libc::FAN_REPORT_DIR_FID
-    | libc::FAN_REPORT_NAME;
+    | libc::FAN_REPORT_NAME
+    // Of what is told without a directory: that a file has got or lost a name.
+    | libc::FAN_REPORT_FID;
 
 /// The kinds of events, as bits.
 pub mod mask {
@@ -42,7 +44,7 @@ pub mod mask {
     pub const OVERFLOW: u64 = libc::FAN_Q_OVERFLOW;
 }
 
-/// A directory as events tell it: the same directory has the same value, whatever it is called.
+/// A directory, or a file, as events tell it: the same one has the same value, whatever it is called.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     kind: i32,
@@ -56,7 +58,8 @@ pub struct Event {
     pub mask: u64,
     /// Where; `None` for an overflow.
     pub place: Option<Place>,
-    /// Under which name there; `.` is the directory itself.
+    /// Under which name there; `.` is the directory itself. Empty: the place is no directory, but the file itself, by none of
+    /// its names.
     pub name: OsString,
 }
 
@@ -150,22 +153,26 @@ fn parse(mut bytes: &[u8], events: &mut Vec<Event>) {
     }
 }
 
-/// The directory and name of an event; none of one that is about no name.
+/// The directory and name of an event, or the file and no name.
 fn place_of(mut info: &[u8]) -> Option<(Place, OsString)> {
+    let mut file = None;
     while info.len() >= INFO {
         let length = usize::from(u16::from_ne_bytes(info.get(2..4)?.try_into().ok()?));
         let record = info.get(..length).filter(|record| record.len() >= INFO)?;
+        let bytes = usize::try_from(u32_at(record, 12)?).ok()?;
+        let kind = u32_at(record, 16)?.cast_signed();
+        let handle = record.get(INFO..INFO.checked_add(bytes)?)?.to_vec();
         if record[0] == libc::FAN_EVENT_INFO_TYPE_DFID_NAME {
-            let bytes = usize::try_from(u32_at(record, 12)?).ok()?;
-            let kind = u32_at(record, 16)?.cast_signed();
-            let handle = record.get(INFO..INFO.checked_add(bytes)?)?.to_vec();
             let name = record.get(INFO + bytes..)?;
             let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
             return Some((Place { kind, handle }, OsString::from_vec(name[..end].to_vec())));
         }
+        if record[0] == libc::FAN_EVENT_INFO_TYPE_FID {
+            file = Some((Place { kind, handle }, OsString::new()));
+        }
         info = &info[length..];
     }
-    None
+    file
 }
 
 impl Place {
@@ -175,6 +182,20 @@ impl Place {
     /// # Errors
     /// The errno of open_by_handle_at(2).
     pub fn open(&self, mount: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+        self.open_as(mount, libc::O_DIRECTORY)
+    }
+
+    /// The inode number of a file; `None` when it is gone. As [`Place::open`].
+    ///
+    /// # Errors
+    /// The errno of open_by_handle_at(2) or fstat(2).
+    pub fn inode(&self, mount: BorrowedFd<'_>) -> Result<Option<u64>> {
+        let Some(file) = self.open_as(mount, libc::O_NOFOLLOW)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&file).map_err(|errno| SysError::new("fstat", "a file", errno))?;
+        Ok(Some(stat.st_ino))
+    }
+
+    fn open_as(&self, mount: BorrowedFd<'_>, how: libc::c_int) -> Result<Option<OwnedFd>> {
         let mut buffer = vec![0_u32; 2 + self.handle.len().div_ceil(4)];
         let Ok(length) = u32::try_from(self.handle.len()) else { return Ok(None) };
         (buffer[0], buffer[1]) = (length, self.kind.cast_unsigned());
@@ -183,7 +204,7 @@ impl Place {
             whole[..bytes.len()].copy_from_slice(bytes);
             *word = u32::from_ne_bytes(whole);
         }
-        let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY;
+        let flags = libc::O_PATH | libc::O_CLOEXEC | how;
         // SAFETY: `buffer` has the form of a struct file_handle (two 32-bit fields, then as many bytes as the first
         // one says), aligned for it, and lives for the call; the kernel only reads it.
         let fd = unsafe {
@@ -193,7 +214,7 @@ impl Place {
             return match last_errno() {
                 // ESTALE: it was deleted. ENOTDIR: its handle was given to something else since.
                 Errno::STALE | Errno::NOENT | Errno::NOTDIR => Ok(None),
-                errno => Err(SysError::new("open_by_handle_at", "a directory", errno)),
+                errno => Err(SysError::new("open_by_handle_at", "what has changed", errno)),
             };
         }
         // SAFETY: the kernel returned a new descriptor, which nobody else owns.

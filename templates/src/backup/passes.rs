@@ -174,6 +174,9 @@ impl<'a, 'b, W: Write> Passes<'a, 'b, W> {
             for path in change.unnamed.map(|inode| self.record().paths_of(inode)).unwrap_or_default() {
                 note(&mut told, &path);
             }
+            if change.is_nameless() {
+                continue;
+            }
             let path = change.path.as_os_str().as_bytes();
             note(&mut told, path);
             // One that came, or whose own mode changed; what it holds is looked at below where it is new.

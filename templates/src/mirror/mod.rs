@@ -182,6 +182,9 @@ impl Mirror {
     pub fn apply(&mut self, changes: &[Change]) -> vzsys::Result<()> {
         for change in changes {
             let known = change.unnamed.and_then(|inode| self.names.get(&inode).cloned());
+            if known.is_none() && change.is_nameless() {
+                continue;
+            }
             self.renew(known.as_deref().unwrap_or(&change.path), change.deep)?;
         }
         self.repeat()

@@ -96,7 +96,8 @@ impl Walk<'_> {
         self.path = if dir.is_empty() { name.clone() } else { [&dir, &b"/"[..], &name].concat() };
         let sent = self.changed(std::os::fd::AsFd::as_fd(&fd), &name, below, look);
         self.path.clear();
-        if sent? {
+        // What came and went between two passes, or took the place of another, has changed the times of its directory.
+        if sent? || look.sure {
             touched.insert(dir);
         }
         Ok(())
