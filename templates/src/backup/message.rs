@@ -142,7 +142,9 @@ pub(super) fn parse_fault(bytes: &[u8], host: &str) -> Fault {
         3 => {
             let args = text.split_once('(').map_or(text.as_str(), |(_, rest)| rest);
             let args = args.rsplit_once("): ").map_or(args, |(args, _)| args);
-            Fault::System(SysError::new("remote", args, Errno::from_raw_os_error(number.cast_signed())))
+            // The kernel has no other numbers; the other side may say anything.
+            let number = i32::try_from(number).ok().filter(|number| (1..=4095).contains(number));
+            Fault::System(SysError::new("remote", args, number.map_or(Errno::IO, Errno::from_raw_os_error)))
         }
         4 => Fault::NotOurs,
         _ => Fault::Remote(format!("{host}: {text}")),
@@ -170,6 +172,12 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "/etc/passwd"] {
             assert_eq!(parse_request(&request(bad, &[])), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_errno_that_is_none_is_an_error_all_the_same() {
+        let bytes = [&[3, 128, 32][..], &[0; 60]].concat();
+        assert!(matches!(parse_fault(&bytes, "vault"), Fault::System(error) if error.errno() == Errno::IO));
     }
 
     proptest! {
