@@ -250,6 +250,21 @@ fn limits_are_applied_to_a_running_ve_and_at_start() {
 }
 
 #[test]
+fn what_was_not_saved_gives_way_to_the_value_that_was() {
+    on_node(|node| {
+        let ve = node.tiny(1);
+        ve.ok("set", &["--cpuunits", "2000", "--ram", "64M", "--save"]);
+        ve.start();
+        let total = || ve.sh("grep MemTotal /proc/meminfo").split_whitespace().nth(1).unwrap().to_owned();
+        let saved = (cpu_share(&ve), total());
+        ve.ok("set", &["--cpuunits", "500", "--ram", "96M"]);
+        assert!(cpu_share(&ve) != saved.0 && total() != saved.1);
+        ve.ok("set", &["--cpuunits", "2000", "--ram", "64M"]);
+        assert_eq!((cpu_share(&ve), total()), saved);
+    });
+}
+
+#[test]
 fn names_are_links_and_belong_to_one_ve() {
     on_node(|node| {
         let (one, two) = (node.tiny(1), node.tiny(2));

@@ -210,6 +210,11 @@ pub(crate) fn put_back(ve: &Ve<'_>, changed: &[Changed]) -> Result<()> {
     Ok(())
 }
 
+/// Whether a running VE has this as a limit of its cgroups or processes.
+pub(crate) fn is_limit(key: &str) -> bool {
+    Param::CHANGED_WHILE_RUNNING.iter().any(|param| param.key() == key)
+}
+
 fn params_of(changed: &[Changed]) -> Vec<Param> {
     let is_changed = |param: &Param| changed.iter().any(|change| change.key == param.key());
     Param::CHANGED_WHILE_RUNNING.into_iter().filter(is_changed).collect()

@@ -46,7 +46,8 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
         return reset_ub(ve).map(|()| Then::Done);
     }
     let mut file = ve.config.file().cloned().unwrap_or_else(|| ConfFile::parse(""));
-    let changed = changes.apply_to(&mut file, &ve.config, ve.ctid, &change_node())?;
+    let named = changes.merge_into(&mut file, &ve.config, ve.ctid, &change_node())?;
+    let changed: Vec<Changed> = named.iter().filter(|change| change.differs()).cloned().collect();
     for warning in changes.warnings() {
         ve.say(-1, &format!("Warning: {warning}"));
     }
@@ -57,7 +58,7 @@ pub fn set(ve: &mut Ve<'_>, changes: &Changes) -> Result<Then> {
     disk::check(ve, changes, &changed)?;
     let state = ve.running();
     let then = match &state {
-        Some(state) => apply(ve, &old, new, &changed, changes, state)?,
+        Some(state) => apply(ve, &old, new, [&named, &changed], changes, state)?,
         None => {
             check_stopped(ve, changes, &changed)?;
             ve.config = new;
@@ -131,14 +132,17 @@ fn apply(
     ve: &mut Ve<'_>,
     old: &Config,
     new: Config,
-    changed: &[Changed],
+    [named, changed]: [&[Changed]; 2],
     changes: &Changes,
     state: &State,
 ) -> Result<Then> {
+    // A limit of a running VE may be another one than the configuration's.
+    let limits: Vec<Changed> =
+        named.iter().filter(|change| change.differs() || cgroup::is_limit(&change.key)).cloned().collect();
     refuse_moved_paths(changed)?;
     let restart = restart_needed(ve, changed, changes)?;
     ve.config = new;
-    match apply_live(ve, old, changed, changes, state) {
+    match apply_live(ve, old, [&limits, changed], changes, state) {
         Ok(()) => {
             accounts::changed(&ve.config, ve.ctid, &ve.run_dir(), changed);
             views::renew(ve);
@@ -149,7 +153,7 @@ fn apply(
             }
             ve.config = old.clone();
             // Limits may have been set in part.
-            let undone = cgroup::put_back(ve, changed).err().map(|e| crate::describe(&e));
+            let undone = cgroup::put_back(ve, &limits).err().map(|e| crate::describe(&e));
             return Err(error.with_cleanup(undone.into_iter().collect()));
         }
     }
@@ -205,7 +209,7 @@ fn restart_needed(ve: &Ve<'_>, changed: &[Changed], changes: &Changes) -> Result
 fn apply_live(
     ve: &Ve<'_>,
     old: &Config,
-    changed: &[Changed],
+    [limited, changed]: [&[Changed]; 2],
     changes: &Changes,
     state: &State,
 ) -> Result<()> {
@@ -219,8 +223,8 @@ fn apply_live(
     if touched(&["NETIF"]) {
         veth::add(ve, old, state, &mut guards)?;
     }
-    if changed.iter().any(|change| change.applies == Applies::Live) {
-        let (lines, guard) = cgroup::reapply_changed(ve, changed)?;
+    if limited.iter().any(|change| change.applies == Applies::Live) {
+        let (lines, guard) = cgroup::reapply_changed(ve, limited)?;
         limits = guard;
         for line in lines {
             ve.say(0, &line);

@@ -105,7 +105,7 @@ pub enum Change {
     PciDel(Vec<Pci>),
 }
 
-/// One key that got another value.
+/// One key that was named, mostly because it got another value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The config key.

@@ -34,6 +34,22 @@ impl Changes {
         ctid: Ctid,
         node: &Node,
     ) -> Result<Vec<Changed>, Error> {
+        let named = self.merge_into(file, base, ctid, node)?;
+        Ok(named.into_iter().filter(Changed::differs).collect())
+    }
+
+    /// The same; tells of all keys that were named, also those whose value was there already: what a running VE has may be
+    /// another one, which was not saved.
+    ///
+    /// # Errors
+    /// As [`Changes::apply_to`].
+    pub fn merge_into(
+        &self,
+        file: &mut ConfFile,
+        base: &Config,
+        ctid: Ctid,
+        node: &Node,
+    ) -> Result<Vec<Changed>, Error> {
         let mut merge = Merge { file, base, ctid, node, old: Vec::new() };
         if let Some(sample) = &self.applyconfig {
             merge.sample(sample)?;
@@ -304,13 +320,18 @@ impl Merge<'_> {
             } else {
                 file.get(&key).or_else(|| base.get(&key)).unwrap_or_default().to_string()
             };
-            if old.as_deref().unwrap_or_default() == new && (old.is_some() || new.is_empty()) {
-                continue;
-            }
             let applies = applies(&key, old.as_deref(), &new);
             changed.push(Changed { key, old, new, applies });
         }
         changed
+    }
+}
+
+impl Changed {
+    /// Whether the value is another one than before.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        self.old.as_deref().unwrap_or_default() != self.new || (self.old.is_none() && !self.new.is_empty())
     }
 }
 
