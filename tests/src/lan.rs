@@ -7,7 +7,8 @@
 //! ```
 
 use std::fs::File;
-use std::process::{Child, Stdio};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -72,16 +73,37 @@ impl Lan {
     /// # Panics
     /// When the client is gone, or `work` panics.
     pub fn client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let netns = File::open(format!("/proc/{}/ns/net", self.client.id())).unwrap();
+        let netns = self.netns();
         std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), Some(LinkNameSpaceType::Network))
-                    .unwrap();
-                work()
-            });
+            let thread = scope.spawn(move || in_netns(&netns, work));
             thread.join().expect("the client does its work")
         })
     }
+
+    /// The client's network.
+    ///
+    /// # Panics
+    /// When the client is gone.
+    #[must_use]
+    pub fn netns(&self) -> File {
+        File::open(format!("/proc/{}/ns/net", self.client.id())).unwrap()
+    }
+
+    /// A program of the client's, not started.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let pid = self.client.id().to_string();
+        command("nsenter", &[&["--target", &pid, "--net", "--"], words].concat())
+    }
+}
+
+/// Does something in a network; this thread stays in it.
+///
+/// # Panics
+/// When it cannot be entered, or `work` panics.
+pub fn in_netns<T>(netns: &File, work: impl FnOnce() -> T) -> T {
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    work()
 }
 
 impl Drop for Lan {

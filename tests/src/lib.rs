@@ -37,7 +37,7 @@ mod world;
 pub use btrfs::{Btrfs, on_btrfs};
 pub use faults::fault_points;
 pub use inside::{on_node, skip};
-pub use lan::Lan;
+pub use lan::{Lan, in_netns};
 pub use machine::on_machine;
 pub use need::{Need, lacks};
 pub use node::Node;

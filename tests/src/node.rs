@@ -127,7 +127,13 @@ impl Node {
     /// with a `SKIP:` line, when it cannot be built here.
     #[must_use]
     pub fn has_template(&self, name: &str) -> bool {
-        template::built(self, name)
+        template::built(self, name, &[])
+    }
+
+    /// The same of one that is built with these options.
+    #[must_use]
+    pub fn has_template_of(&self, name: &str, options: &[&str]) -> bool {
+        template::built(self, name, options)
     }
 
     /// A program under test.

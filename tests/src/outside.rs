@@ -55,13 +55,14 @@ pub(crate) fn isolated() -> Command {
 const UNSHARE: [&str; 8] =
     ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"];
 const FIRST_PROCESS: &str = "exec 3<&0 </dev/null; (exec \"$@\" 3<&-); exit $?";
-/// Makes the cgroup `vz/$1` of each hierarchy, which is a whole tree to a host that is in it, and enters it.
+/// Makes the cgroup `vz/$1` of each hierarchy, which is a whole tree to a host that is in it, and enters it. In a cgroup2 its
+/// processes are in one below, from which controllers may be given on.
 const ENTER: &str = r#"
 for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do
     [ -e "$procs" ] || continue
     top=${procs%/cgroup.procs}
     mkdir -p "$top/vz/$1/host"
-    for dir in "$top" "$top/vz" "$top/vz/$1"; do
+    for dir in "$top" "$top/vz"; do
         [ -e "$dir/cgroup.controllers" ] || continue
         for name in $(cat "$dir/cgroup.controllers"); do
             echo "+$name" > "$dir/cgroup.subtree_control"
@@ -73,10 +74,18 @@ for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do
             cat "$top/$file" > "$top/$dir/$file"
         done
     done 2>/dev/null
-    echo $$ > "$top/vz/$1/cgroup.procs" 2>/dev/null || echo $$ > "$top/vz/$1/host/cgroup.procs"
+    echo $$ > "$top/vz/$1/cgroup.procs"
 done
-shift
-exec unshare --cgroup "$@"
+exec unshare --cgroup /bin/sh -c '
+for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    dir="$top/vz/$0"
+    [ -e "$dir/cgroup.controllers" ] || continue
+    echo $$ > "$dir/host/cgroup.procs"
+    for name in $(cat "$dir/cgroup.controllers"); do
+        echo "+$name" > "$dir/cgroup.subtree_control"
+    done 2>/dev/null
+done
+exec unshare "$@"' "$@"
 "#;
 
 /// The same with cgroups of its own too: another host with VEs of the same numbers.

@@ -33,7 +33,7 @@ pub(crate) fn tiny(node: &Node) {
 }
 
 /// A template of a distribution: the host's own, or built once.
-pub(crate) fn built(node: &Node, name: &str) -> bool {
+pub(crate) fn built(node: &Node, name: &str, options: &[&str]) -> bool {
     if bind(Path::new(HOST_CACHE), name) {
         return true;
     }
@@ -41,7 +41,7 @@ pub(crate) fn built(node: &Node, name: &str) -> bool {
     fs::create_dir_all(&shared).unwrap();
     let _lock = locked(File::create(shared.join("lock")).unwrap());
     if archives(&shared, name).is_empty() {
-        let run = build(node, name);
+        let run = build(node, name, options);
         if run.code != 0 {
             println!("{run}");
             skip(&format!("the template {name}, which cannot be built here"));
@@ -65,12 +65,13 @@ fn bind(from: &Path, name: &str) -> bool {
 }
 
 /// Where an update of the archive is half-way through, its plain release is built from alone.
-fn build(node: &Node, name: &str) -> Run {
-    let run = with_network(node, &["build", name]);
+fn build(node: &Node, name: &str, options: &[&str]) -> Run {
+    let words = [&["build", name], options].concat();
+    let run = with_network(node, &words);
     match main_archive() {
         Some(mirror) if run.text().contains("does not hold together") => {
             println!("{run}\n{name} is built without its updates");
-            with_network(node, &["build", name, "--mirror", &mirror])
+            with_network(node, &[&words[..], &["--mirror", &mirror]].concat())
         }
         _ => run,
     }
