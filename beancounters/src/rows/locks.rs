@@ -41,6 +41,8 @@ mod tests {
     fn a_lock_of_ours_is_found() {
         let file = tempfile::tempfile().unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        assert!(count(&[i32::try_from(std::process::id()).unwrap()]).unwrap() >= 1);
+        let own = [i32::try_from(std::process::id()).unwrap()];
+        // The kernel writes its list a page at a time, and who locks meanwhile moves what is next out of sight.
+        assert!((0..1000).any(|_| count(&own).unwrap() >= 1));
     }
 }
