@@ -110,10 +110,14 @@ mod tests {
         assert!(pages(&alone) > 1000 && pages(&shared) > 1000);
         let held = |resource| alone.count(resource).held.unwrap();
         assert!(held(Resource::Oomguarpages) > 1000);
-        assert!(
-            held(Resource::Oomguarpages) < held(Resource::Physpages) + held(Resource::Swappages),
-            "without its cache"
-        );
+        let all = held(Resource::Physpages) + held(Resource::Swappages);
+        assert!(held(Resource::Oomguarpages) <= all);
+        // A machine that was started a moment ago has no cache; what the kernel keeps for itself is not available either.
+        let memory = text("/proc/meminfo");
+        let [free, available] = ["MemFree", "MemAvailable"].map(|key| meminfo(&memory, key).unwrap());
+        if available > free + (64 << 10) {
+            assert!(held(Resource::Oomguarpages) < all, "without its cache");
+        }
         for resource in [Resource::Numproc, Resource::Numfile, Resource::Kmemsize, Resource::Numothersock] {
             assert!(alone.count(resource).held.is_some_and(|held| held > 0), "{resource}");
         }
