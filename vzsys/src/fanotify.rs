@@ -7,6 +7,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -50,6 +51,9 @@ pub struct Place {
     kind: i32,
     handle: Vec<u8>,
 }
+
+/// How many milliseconds another file may take to be made under the number of one that is gone.
+const BEING_MADE: u32 = 1000;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,10 +209,19 @@ impl Place {
             *word = u32::from_ne_bytes(whole);
         }
         let flags = libc::O_PATH | libc::O_CLOEXEC | how;
-        // SAFETY: `buffer` has the form of a struct file_handle (two 32-bit fields, then as many bytes as the first
-        // one says), aligned for it, and lives for the call; the kernel only reads it.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), buffer.as_mut_ptr(), flags)
+        let mut tries = 0;
+        let fd = loop {
+            // SAFETY: `buffer` has the form of a struct file_handle (two 32-bit fields, then as many bytes as the first
+            // one says), aligned for it, and lives for the call; the kernel only reads it.
+            let fd = unsafe {
+                libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), buffer.as_mut_ptr(), flags)
+            };
+            // ENOMEM: its number is given to a file that is being made at this moment (`iget_locked` in fs/inode.c).
+            if fd >= 0 || last_errno() != Errno::NOMEM || tries == BEING_MADE {
+                break fd;
+            }
+            tries += 1;
+            std::thread::sleep(Duration::from_millis(1));
         };
         if fd < 0 {
             return match last_errno() {
