@@ -447,23 +447,6 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     }
 }
 
-/// Closes every descriptor from `first` up. Only for a process that owns nothing there any more, such as
-/// a copy made to do one thing: values that still hold such descriptors must never be dropped or used.
-///
-/// # Errors
-/// The errno of close_range(2).
-pub(crate) fn close_from(first: u32) -> Result<()> {
-    close_between(first, u32::MAX)
-}
-
-/// Closes these descriptors, both ends included, whoever owns them.
-pub(crate) fn close_between(first: u32, last: u32) -> Result<()> {
-    // SAFETY: the caller is a fresh copy of a process that ends by `_exit` and uses no descriptor that it
-    // inherited, so no owner's close can hit a number that was given out anew.
-    let r = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if r == 0 { Ok(()) } else { Err(SysError::new("close_range", first, last_errno())) }
-}
-
 /// Closes every descriptor from 3 up but these. Only for a copy of a process on its way to exec or `_exit`:
 /// values that own such descriptors must never be dropped or used any more.
 ///

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -137,15 +137,8 @@ pub fn in_background(work: impl FnOnce()) {
 }
 
 fn quiet_copy() -> Result<()> {
-    rustix::process::setsid().call("setsid", || "")?;
-    rustix::process::chdir("/").call("chdir", || "/")?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).call("open", || "/dev/null")?;
-    for number in 0..3 {
-        raw::dup_onto(null.as_fd(), number)?;
-    }
     // Whoever waits for the end of a pipe of ours must not wait for the background work.
-    raw::close_from(3)?;
-    std::mem::forget(null);
+    alone(&[])?;
     let _ = rustix::process::nice(19);
     Ok(())
 }
@@ -160,7 +153,8 @@ pub fn close_in_background(fds: Vec<OwnedFd>) {
             drop(ours);
         }
         Ok(Cloned::Child) => {
-            let _ = keep_only(&wait, &fds);
+            let kept: Vec<BorrowedFd<'_>> = std::iter::once(&wait).chain(&fds).map(AsFd::as_fd).collect();
+            let _ = alone(&kept);
             let _ = rustix::io::read(&wait, &mut [0_u8; 1]);
             // One by one: the end of a process closes a lock without waiting for the mount before it.
             drop(fds);
@@ -169,8 +163,8 @@ pub fn close_in_background(fds: Vec<OwnedFd>) {
     }
 }
 
-/// Leaves a process nothing of ours but these; they end with it.
-fn keep_only(wait: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
+/// Leaves a copy of this process nothing of ours but these, in a session of its own.
+fn alone(kept: &[BorrowedFd<'_>]) -> Result<()> {
     rustix::process::setsid().call("setsid", || "")?;
     rustix::process::chdir("/").call("chdir", || "/")?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).call("open", || "/dev/null")?;
@@ -179,17 +173,7 @@ fn keep_only(wait: &OwnedFd, fds: &[OwnedFd]) -> Result<()> {
     }
     // It is closed with all others below.
     std::mem::forget(null);
-    let mut keep: Vec<u32> =
-        std::iter::once(wait).chain(fds).filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
-    keep.sort_unstable();
-    let mut next = 3;
-    for number in keep {
-        if number > next {
-            raw::close_between(next, number - 1)?;
-        }
-        next = number + 1;
-    }
-    raw::close_from(next)
+    raw::close_all_but(kept)
 }
 
 /// A copy of this process that does one thing beside it.
@@ -209,7 +193,8 @@ impl Beside {
         match raw::clone3(0, None, libc::SIGCHLD)? {
             Cloned::Parent { pidfd, .. } => Ok(Self { pidfd, code: None }),
             Cloned::Child => {
-                let code = if alone(&kept).is_ok() { work(kept) } else { 127 };
+                let open: Vec<BorrowedFd<'_>> = kept.iter().map(AsFd::as_fd).collect();
+                let code = if alone(&open).is_ok() { work(kept) } else { 127 };
                 raw::exit_now(code)
             }
         }
@@ -237,19 +222,6 @@ impl Beside {
             self.ended(true);
         }
     }
-}
-
-fn alone(kept: &[OwnedFd]) -> Result<()> {
-    rustix::process::setsid().call("setsid", || "")?;
-    rustix::process::chdir("/").call("chdir", || "/")?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).call("open", || "/dev/null")?;
-    for number in 0..3 {
-        raw::dup_onto(null.as_fd(), number)?;
-    }
-    // It is closed with all others below.
-    std::mem::forget(null);
-    let kept: Vec<BorrowedFd<'_>> = kept.iter().map(AsFd::as_fd).collect();
-    raw::close_all_but(&kept)
 }
 
 /// Somebody who goes on when this process is killed; at the end of the value it is not needed any more.
@@ -283,7 +255,7 @@ impl Heir {
         match raw::clone3(0, None, 0)? {
             Cloned::Parent { .. } => Ok(Self(ours)),
             Cloned::Child => {
-                let ready = keep_only(&wait, &[]).is_ok();
+                let ready = alone(&[wait.as_fd()]).is_ok();
                 if inherits(&wait) && ready {
                     work();
                 }

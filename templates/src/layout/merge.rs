@@ -9,20 +9,20 @@
 //!
 //! The layers were written by a hostile VE: names are looked up one directory at a time, and no link is followed.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
     fchown, futimens, lgetxattr, lsetxattr, openat, openat2, renameat, statat,
 };
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use vzsys::{Call, SysError, fault, quota};
 
-use crate::mirror::{Which, copy_xattrs};
+use crate::mirror::{Which, copy_xattrs, names, path_in};
 use crate::removal;
 
 /// Hides what lies below a directory of the same name.
@@ -164,22 +164,6 @@ fn stat(dir: &OwnedFd, name: &CStr, path: &Path) -> vzsys::Result<Option<Stat>> 
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(SysError::new("fstatat", path.display(), errno)),
     }
-}
-
-fn names(dir: &OwnedFd, path: &Path) -> vzsys::Result<Vec<CString>> {
-    let failed = |errno| SysError::new("getdents64", path.display(), errno);
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().to_owned();
-        if name.as_c_str() != c"." && name.as_c_str() != c".." {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-fn path_in(dir: BorrowedFd<'_>, name: &CStr) -> PathBuf {
-    Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(OsStr::from_bytes(name.to_bytes()))
 }
 
 fn is_dir(stat: &Stat) -> bool {

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use vzsys::{Call, SysError};
 
 use crate::changes::Change;
-pub(crate) use xattr::{Which, copy_xattrs, plain_xattrs};
+pub(crate) use xattr::{Which, copy_xattrs, path_in, plain_xattrs};
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Bytes of a path that are looked up at once; the kernel takes 4095.
@@ -407,7 +407,8 @@ fn stat_in(dir: BorrowedFd<'_>, name: &CString, path: &Path) -> vzsys::Result<Op
     }
 }
 
-fn names(dir: &OwnedFd, path: &Path) -> vzsys::Result<Vec<CString>> {
+/// The names in a directory, without itself and the one above.
+pub(crate) fn names(dir: &OwnedFd, path: &Path) -> vzsys::Result<Vec<CString>> {
     let failed = |errno| SysError::new("getdents64", path.display(), errno);
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).map_err(failed)? {

@@ -22,7 +22,7 @@ pub(crate) enum Which {
 }
 
 /// A path that these calls take, without following the last name; there are none for a name below a descriptor.
-pub(super) fn path_in(dir: BorrowedFd<'_>, name: &CStr) -> PathBuf {
+pub(crate) fn path_in(dir: BorrowedFd<'_>, name: &CStr) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(dir.as_raw_fd().to_string())
         .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
