@@ -1,5 +1,6 @@
 //! One VE of a node.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -208,6 +209,33 @@ impl<'n> Ve<'n> {
     fn state(&self) -> Option<serde_json::Value> {
         let text = fs::read(self.node.path(&format!("/run/vz/{}/state.json", self.id))).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// A file of it as the host reaches it, without a process of the VE.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn from_outside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init().unwrap()))
+    }
+
+    /// The processes that serve its views.
+    ///
+    /// # Panics
+    /// When the host's processes cannot be listed.
+    #[must_use]
+    pub fn view_servers(&self) -> BTreeSet<i32> {
+        let name = format!("vzviews {}", self.id);
+        let pids = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let ours = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| name.starts_with(comm.trim_end()))
+        };
+        pids.filter(ours).collect()
     }
 
     /// The pid of its init on the host, if it is known.

@@ -2,7 +2,6 @@
 //! and whatever state the VE is in.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +91,7 @@ impl Reader {
         ve.start();
         ve.begin("exec2", &["cat > /reader && chmod 755 /reader"], &fs::read(program).unwrap()).finish().ok();
         ve.sh(&format!("setsid /reader /said {RAM} > /dev/null 2>&1 < /dev/null &"));
-        let reader = Self { said: from_outside(&ve, "/said") };
+        let reader = Self { said: ve.from_outside("/said") };
         reader.goes_on();
         Some((ve, reader))
     }
@@ -121,20 +120,6 @@ impl Reader {
     }
 }
 
-fn from_outside(ve: &Ve<'_>, path: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/root{path}", ve.init().unwrap()))
-}
-
-fn servers(ve: &Ve<'_>) -> BTreeSet<i32> {
-    let name = format!("vzviews {}", ve.id);
-    let pids =
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let ours = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| name.starts_with(comm.trim_end()))
-    };
-    pids.filter(ours).collect()
-}
-
 fn kill(pid: i32) {
     let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
     until("it is gone", SOON, || !alive(pid));
@@ -146,9 +131,9 @@ fn a_thousand_reads_a_second_go_on_whoever_is_killed() {
         let Some((ve, reader)) = Reader::begin(node) else { return };
         let mut healed = Duration::ZERO;
         for _ in 0..4 {
-            until("both who serve are there", SOON, || servers(&ve).len() == 2);
+            until("both who serve are there", SOON, || ve.view_servers().len() == 2);
             let monitor = ve.monitor().unwrap();
-            for pid in servers(&ve).into_iter().chain([monitor]) {
+            for pid in ve.view_servers().into_iter().chain([monitor]) {
                 kill(pid);
                 healed = healed.max(reader.goes_on());
             }
@@ -170,7 +155,7 @@ fn a_limit_that_was_changed_shows_in_the_very_next_read() {
         let ve = node.tiny(1);
         ve.ok("set", &["--ram", "64M", "--swap", "0", "--save"]);
         ve.start();
-        let (path, stop) = (from_outside(&ve, "/proc/meminfo"), AtomicBool::new(false));
+        let (path, stop) = (ve.from_outside("/proc/meminfo"), AtomicBool::new(false));
         let total = || {
             let text = fs::read_to_string(&path).unwrap();
             text.split_whitespace().nth(1).unwrap().to_owned()
@@ -216,7 +201,7 @@ fn reads_go_on_at_the_limits_of_memory_and_processes_and_while_it_stops() {
         reader.goes_on();
 
         // Those who read from outside come through as well, until there is nothing to read.
-        let path = from_outside(&ve, "/proc/meminfo");
+        let path = ve.from_outside("/proc/meminfo");
         let outside = std::thread::spawn(move || {
             let mut longest = Duration::ZERO;
             loop {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Seek;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,24 +24,8 @@ fn with_views<'n>(node: &'n Node, number: u32, settings: &[&str]) -> Option<Ve<'
     Some(ve)
 }
 
-/// The processes that serve a VE's views.
-fn servers(ve: &Ve<'_>) -> BTreeSet<i32> {
-    let name = format!("vzviews {}", ve.id);
-    let pids =
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let ours = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| name.starts_with(comm.trim_end()))
-    };
-    pids.filter(ours).collect()
-}
-
 fn kill(pid: i32) {
     let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
-}
-
-/// A file of the VE as the host reaches it, without a process of the VE.
-fn from_outside(ve: &Ve<'_>, path: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/root{path}", ve.init().unwrap()))
 }
 
 fn field(text: &str, key: &str) -> u64 {
@@ -101,7 +85,7 @@ fn files_are_read_in_every_way() {
         // Its size is nothing, before and after it is read, and while it is open: programs trust any other number.
         let sizes = "exec 3< /proc/meminfo; size() { stat -L -c %s /proc/self/fd/3; }; size; read line <&3; size; cat <&3 > /dev/null; size";
         assert_eq!(ve.sh(sizes), "0\n0\n0");
-        let file = fs::File::open(from_outside(&ve, "/proc/meminfo")).unwrap();
+        let file = fs::File::open(ve.from_outside("/proc/meminfo")).unwrap();
         for round in 0..3 {
             assert_eq!(file.metadata().unwrap().len(), 0);
             let (mut copy, mut offset) = (tempfile::tempfile().unwrap(), 0);
@@ -134,8 +118,8 @@ fn files_are_read_in_every_way() {
 fn whoever_is_killed_and_whatever_is_frozen_reads_go_on() {
     on_node(|node| {
         let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
-        until("both are there", SOON, || servers(&ve).len() == 2);
-        let path = from_outside(&ve, "/proc/meminfo");
+        until("both are there", SOON, || ve.view_servers().len() == 2);
+        let path = ve.from_outside("/proc/meminfo");
         let (stop, reads, longest) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -162,10 +146,10 @@ fn whoever_is_killed_and_whatever_is_frozen_reads_go_on() {
             until("the monitor is gone", SOON, || !alive(monitor));
             more_reads();
             for _ in 0..3 {
-                for pid in servers(&ve) {
+                for pid in ve.view_servers() {
                     kill(pid);
                     until("it is replaced", SOON, || {
-                        let now = servers(&ve);
+                        let now = ve.view_servers();
                         now.len() == 2 && !now.contains(&pid)
                     });
                     more_reads();
@@ -188,7 +172,7 @@ fn whoever_is_killed_and_whatever_is_frozen_reads_go_on() {
         cgroup.thaw().unwrap();
         assert_eq!(field(&text, "MemTotal:"), 64 << 10);
         ve.ok("stop", &["--fast"]);
-        until("nobody serves a VE that has ended", SOON, || servers(&ve).is_empty());
+        until("nobody serves a VE that has ended", SOON, || ve.view_servers().is_empty());
     });
 }
 
@@ -196,17 +180,17 @@ fn whoever_is_killed_and_whatever_is_frozen_reads_go_on() {
 fn without_those_who_serve_reads_fail_until_the_next_verb() {
     on_node(|node| {
         let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
-        let path = from_outside(&ve, "/proc/meminfo");
+        let path = ve.from_outside("/proc/meminfo");
         until("all are killed at once", SOON, || {
-            servers(&ve).into_iter().for_each(kill);
-            servers(&ve).is_empty()
+            ve.view_servers().into_iter().for_each(kill);
+            ve.view_servers().is_empty()
         });
         let begin = Instant::now();
         assert!(fs::read_to_string(&path).is_err());
         assert!(begin.elapsed() < Duration::from_secs(2));
         assert_eq!(ve.sh("echo alive"), "alive");
         until("that verb has mended it", SOON, || {
-            servers(&ve).len() == 2 && fs::read_to_string(&path).is_ok()
+            ve.view_servers().len() == 2 && fs::read_to_string(&path).is_ok()
         });
         for file in ["meminfo", "cpuinfo", "stat", "uptime", "loadavg", "swaps", "vmstat", "diskstats"] {
             assert_eq!(
@@ -217,7 +201,7 @@ fn without_those_who_serve_reads_fail_until_the_next_verb() {
         assert_eq!(field(&ve.sh("cat /proc/meminfo"), "MemTotal:"), 64 << 10);
         assert!(ve.sh("cat /run/vz/proc/user_beancounters").contains("kmemsize"));
         ve.ok("stop", &["--fast"]);
-        until("nobody serves a VE that has ended", SOON, || servers(&ve).is_empty());
+        until("nobody serves a VE that has ended", SOON, || ve.view_servers().is_empty());
     });
 }
 
@@ -336,14 +320,14 @@ fn the_tables_of_the_host_outlive_those_who_serve_them() {
 fn nobody_serves_a_ve_that_has_unmounted_its_views() {
     on_node(|node| {
         let Some(ve) = with_views(node, 1, &[]) else { return };
-        until("both are there", SOON, || servers(&ve).len() == 2);
+        until("both are there", SOON, || ve.view_servers().len() == 2);
         ve.sh("for point in $(grep -w fuse /proc/mounts | cut -d' ' -f2); do umount -l $point; done");
-        until("they are gone", SOON, || servers(&ve).is_empty());
+        until("they are gone", SOON, || ve.view_servers().is_empty());
         assert_eq!(ve.sh("grep -c MemTotal /proc/meminfo"), "1", "the kernel's own is below");
         ve.sh("true");
-        assert!(servers(&ve).is_empty(), "and stay so: that is what the VE wants");
+        assert!(ve.view_servers().is_empty(), "and stay so: that is what the VE wants");
         ve.ok("restart", &["--fast"]);
-        until("they come back", SOON, || servers(&ve).len() == 2);
+        until("they come back", SOON, || ve.view_servers().len() == 2);
     });
 }
 
