@@ -172,7 +172,7 @@ int main(void) {
     });
 }
 
-/// Without any libc, for 32 bits: open and read, stat64, sysinfo.
+/// Without any libc, for 32 bits: open and read, stat64, sysinfo, sched_getaffinity.
 const PROGRAM32: &str = r#"
 static long call(long n, long a, long b, long c) {
     long r;
@@ -187,7 +187,7 @@ static void number(unsigned v) {
     call(4, 1, (long)(t + i), 16 - i);
 }
 static unsigned char text[12], s[96], old[64];
-static unsigned info[16];
+static unsigned info[16], mask[32];
 void work(void) {
     const char *path = "/proc/user_beancounters";
     long fd = call(5, (long)path, 0, 0);
@@ -200,6 +200,9 @@ void work(void) {
     number(*(unsigned short *)(old + 8));
     number(call(116, (long)info, 0, 0));
     number(info[4] / 1024 * info[13]);
+    number(call(242, 0, 128, (long)mask) % 8);
+    number(mask[0] & mask[0] - 1);
+    number(-call(242, 0, 3, (long)mask));
     call(1, 0, 0, 0);
 }
 __asm__(".globl _start\n_start:\nand $-16, %esp\ncall work\n");
@@ -215,12 +218,15 @@ fn a_32_bit_program_is_answered_in_its_own_way() {
             return skip("a kernel that runs 32-bit programs");
         }
         let ve = node.tiny(1);
-        ve.ok("set", &["--features", "procbc:on,sysinfo:on", "--ram", "96M", "--swap", "0", "--save"]);
+        ve.ok(
+            "set",
+            &["--features", "procbc:on,sysinfo:on", "--ram", "96M", "--swap", "0", "--cpus", "1", "--save"],
+        );
         ve.start();
         put(&ve, &program, "narrow");
         assert_eq!(
             ve.sh("/root/narrow"),
-            format!("Version: 2.5\n0\n{0}\n0\n{0}\n0\n{1}", 0o100_400, 96 * 1024)
+            format!("Version: 2.5\n0\n{0}\n0\n{0}\n0\n{1}\n0\n0\n22", 0o100_400, 96 * 1024)
         );
     });
 }
@@ -277,6 +283,57 @@ int main(void) {
         });
         // Only that call stops: the path is not there.
         ve.run("exec2", &["cat /proc/user_beancounters"]).exits(1);
+    });
+}
+
+#[test]
+fn a_thread_that_asks_for_its_processors_is_told_as_many_as_the_ve_has() {
+    on_node(|node| {
+        let source = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int count(cpu_set_t *set, int done) { return done ? -1 : CPU_COUNT(set); }
+static void failed(long done, int why) { printf(" %s", done == -1 && errno == why ? "refused" : "wrong"); }
+static void *thread(void *x) {
+    cpu_set_t set;
+    /* By its own number, as nproc asks; by none; another thread's. */
+    printf("%d ", count(&set, pthread_getaffinity_np(pthread_self(), sizeof set, &set)));
+    printf("%d ", count(&set, sched_getaffinity(0, sizeof set, &set)));
+    printf("%d ", count(&set, sched_getaffinity(getpid(), sizeof set, &set)));
+    return x;
+}
+int main(void) {
+    pthread_t t;
+    cpu_set_t set;
+    pthread_create(&t, 0, thread, 0);
+    pthread_join(t, 0);
+    /* What it is told it can be bound to. */
+    sched_getaffinity(0, sizeof set, &set);
+    printf("%d", sched_setaffinity(0, sizeof set, &set));
+    failed(syscall(SYS_sched_getaffinity, 0, 3, &set), EINVAL);
+    failed(syscall(SYS_sched_getaffinity, 0, sizeof set, 8), EFAULT);
+    failed(syscall(SYS_sched_getaffinity, 1 << 21, sizeof set, &set), ESRCH);
+    return 0;
+}"#;
+        let Some(program) = compile(&node.scratch(), "mask", source) else { return skip("a C compiler") };
+        let host = std::thread::available_parallelism().unwrap().get();
+        let ve = node.tiny(1);
+        ve.ok("set", &["--features", "sysinfo:on", "--cpus", "1", "--save"]);
+        ve.start();
+        put(&ve, &program, "mask");
+        assert_eq!(ve.sh("/root/mask"), format!("1 1 {host} 0 refused refused refused"));
+        assert_eq!(ve.sh("nproc"), "1");
+        ve.ok("set", &["--cpus", "0", "--save"]);
+        assert_eq!(ve.sh("/root/mask"), format!("{host} {host} {host} 0 refused refused refused"));
+        ve.ok("set", &["--cpulimit", "30", "--save"]);
+        assert_eq!(ve.sh("nproc"), "1");
+        ve.ok("set", &["--cpulimit", "0", "--cpumask", "0", "--save"]);
+        assert_eq!(ve.sh("/root/mask"), "1 1 1 0 refused refused refused");
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beancounters::{Beancounter, Hierarchies, Record, Resource, VeCgroup};
+use beancounters::{Beancounter, Cpus, Hierarchies, Record, Resource, VeCgroup};
 use vzconf::Ctid;
 use vzsys::process;
 
@@ -100,6 +100,13 @@ impl Counts {
     #[must_use]
     pub fn running(&self) -> usize {
         self.load.as_ref().map_or(0, |(_, load)| load.active())
+    }
+
+    /// How many CPUs it has, as `/proc/cpuinfo` says; `None` when its cgroups are gone.
+    #[must_use]
+    pub fn cpus(&self) -> Option<usize> {
+        let count = Cpus::of(self.meter.as_ref()?.cgroup()).numbers().len();
+        (count > 0).then_some(count)
     }
 
     /// Its numbers for sysinfo(2).

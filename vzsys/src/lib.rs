@@ -3,6 +3,7 @@
 //! Raw system calls live in [`raw`]; everything above it is safe Rust with errors that print like a
 //! line of strace ([`SysError`]).
 
+pub mod affinity;
 pub mod apart;
 pub mod block;
 pub mod bpf;

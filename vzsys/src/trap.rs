@@ -21,7 +21,7 @@ use crate::seccomp::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, OFFSET_ARCH, OFFSET_NR,
 pub struct Trapped {
     /// Look-ups of a path (`--features procbc:on`).
     pub paths: bool,
-    /// sysinfo(2) (`--features sysinfo:on`).
+    /// sysinfo(2) and sched_getaffinity(2) (`--features sysinfo:on`).
     pub sysinfo: bool,
 }
 
@@ -81,6 +81,8 @@ pub enum Call {
     ReadlinkAt,
     /// sysinfo(2): buffer.
     Sysinfo,
+    /// sched_getaffinity(2): thread, length, buffer.
+    Affinity,
 }
 
 struct Row {
@@ -116,7 +118,7 @@ const PATHS: &[Row] = &[
     Row { call: Call::Stat64, x86_64: None, i386: Some(196), unseen: None },
 ];
 
-const SYSINFO: &[Row] = &[row(Call::Sysinfo, 99, 116, None)];
+const SYSINFO: &[Row] = &[row(Call::Sysinfo, 99, 116, None), row(Call::Affinity, 204, 242, None)];
 
 fn rows(trapped: Trapped) -> impl Iterator<Item = &'static Row> {
     let paths: &[Row] = if trapped.paths { PATHS } else { &[] };
@@ -212,9 +214,10 @@ mod tests {
                 let want = if stops.is_some() { SECCOMP_RET_USER_NOTIF } else { SECCOMP_RET_ALLOW };
                 assert_eq!(run(BOTH, arch, number, [0; 6]), want, "{abi:?} {number}");
                 let only_sysinfo = run(Trapped { paths: false, sysinfo: true }, arch, number, [0; 6]);
-                assert_eq!(only_sysinfo == SECCOMP_RET_USER_NOTIF, stops == Some(Call::Sysinfo));
+                let is_number = matches!(stops, Some(Call::Sysinfo | Call::Affinity));
+                assert_eq!(only_sysinfo == SECCOMP_RET_USER_NOTIF, is_number, "{abi:?} {number}");
                 let only_paths = run(Trapped { paths: true, sysinfo: false }, arch, number, [0; 6]);
-                let is_path = !matches!(stops, None | Some(Call::Sysinfo));
+                let is_path = stops.is_some() && !is_number;
                 assert_eq!(only_paths == SECCOMP_RET_USER_NOTIF, is_path, "{abi:?} {number}");
             }
         }

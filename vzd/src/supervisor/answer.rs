@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use ve::inside::Counts;
 use ve::monitor::Charge;
+use vzsys::affinity;
 use vzsys::notify::{Listener, Notification};
 use vzsys::trap::{self, Abi, Call};
 
@@ -109,6 +110,7 @@ impl Desk {
                 let bytes = reply::sysinfo(abi, &figures);
                 written(caller.write(listener, call, call.arguments[0], &bytes))
             }
+            Some(Call::Affinity) => self.affinity(caller, abi, listener, call),
             Some(kind) if self.means_table(caller, kind, call) => {
                 self.of_table(caller, kind, abi, listener, call)
             }
@@ -159,7 +161,23 @@ impl Desk {
             Call::AccessAt => self.access(caller, listener, call, third),
             // It is no link.
             Call::Readlink | Call::ReadlinkAt => Answer::Errno(Errno::INVAL),
-            Call::Sysinfo => Answer::Proceed,
+            Call::Sysinfo | Call::Affinity => Answer::Proceed,
+        }
+    }
+
+    /// A thread's own mask, with as many CPUs in it as the VE has. Of other threads' it is told what the kernel has:
+    /// their numbers are those of a namespace of the VE's.
+    fn affinity(&self, caller: Caller<'_>, abi: Abi, listener: &Listener, call: &Notification) -> Answer {
+        let [of, length, address, ..] = call.arguments;
+        if !matches!(signed(of), 0) && caller.own_number() != Some(signed(of)) {
+            return Answer::Proceed;
+        }
+        let Some(cpus) = self.counts.cpus() else { return Answer::Proceed };
+        let Some(mut mask) = reply::mask(call.tid, abi, length) else { return Answer::Proceed };
+        affinity::keep_first(&mut mask, cpus);
+        match caller.write(listener, call, address, &mask) {
+            Ok(()) => Answer::Value(i64::try_from(mask.len()).unwrap_or_default()),
+            Err(errno) => Answer::Errno(errno),
         }
     }
 

@@ -80,6 +80,13 @@ impl<'a> Caller<'a> {
         Some(fs::read_link(self.proc(&link)).ok()?.into_os_string().into_vec())
     }
 
+    /// Its number in its own PID namespace, the innermost.
+    pub(super) fn own_number(&self) -> Option<i32> {
+        let status = fs::read_to_string(self.proc("status")).ok()?;
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        numbers.split_whitespace().next_back()?.parse().ok()
+    }
+
     /// Whether its root is the VE's own: in another one `/proc` is not ours to speak of.
     pub(super) fn in_own_root(&self) -> bool {
         fs::read_link(self.proc("root")).is_ok_and(|root| root.as_os_str() == "/")

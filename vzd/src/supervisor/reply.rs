@@ -4,6 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ve::inside::Figures;
+use vzsys::affinity;
 use vzsys::trap::{Abi, Call};
 
 /// A regular file that its owner alone may read.
@@ -117,6 +118,20 @@ fn statx((major, minor): (u32, u32), now: u64) -> Vec<u8> {
         .u32(136, major)
         .u32(140, minor)
         .done()
+}
+
+/// The mask of CPUs of a thread, as long as its caller has room for; `None` where the kernel is to say what is wrong.
+pub(super) fn mask(tid: i32, abi: Abi, length: u64) -> Option<Vec<u8>> {
+    // The call's argument is an unsigned int.
+    let length = usize::try_from(length & u64::from(u32::MAX)).ok()?;
+    let (word, own) = (size_of::<u64>(), if abi == Abi::I386 { size_of::<u32>() } else { size_of::<u64>() });
+    if !length.is_multiple_of(own) {
+        return None;
+    }
+    // Half a word of ours is a whole one for 32 bit.
+    let mut mask = affinity::of_thread(tid, length.next_multiple_of(word)).ok()?;
+    let rest = mask.split_off(length.min(mask.len()));
+    rest.iter().all(|byte| *byte == 0).then_some(mask)
 }
 
 /// `struct sysinfo`.
