@@ -45,6 +45,7 @@ pub use pair::{Pair, on_two_nodes};
 pub use pty::Pty;
 pub use run::{Background, Run, alive, command, run};
 pub use source::{compile, compile_bare, compile_i386};
+pub use template::PROGRAMS;
 pub use ve::Ve;
 pub use wait::{holds, until};
 pub use witness::{running, settled, watched};

@@ -11,6 +11,16 @@ use crate::outside::{NET, home};
 use crate::run::{Background, Run, command, run};
 
 const CACHE: &str = "/vz/template/cache";
+/// Debian 12 with the programs that tests have at work in a container: its name, and how it is built.
+pub const PROGRAMS: (&str, [&str; 4]) = (
+    "programs",
+    [
+        "--suite",
+        "bookworm",
+        "--include",
+        "nginx-light,postgresql,redis-server,openssh-server,wrk,redis-tools,htop",
+    ],
+);
 /// How long a template of a distribution may take.
 const BUILD: Duration = Duration::from_secs(1200);
 

@@ -110,7 +110,49 @@ fn files_are_read_in_every_way() {
             )),
             "2"
         );
-        assert_eq!(ve.sh("find /run/vz/proc -name nosuch; ls /run/vz/proc | wc -l"), "11");
+        assert_eq!(ve.sh("find /run/vz/proc -name nosuch; ls /run/vz/proc | wc -l"), "12");
+    });
+}
+
+#[test]
+fn the_directory_of_processors_follows_the_limits_and_whoever_serves_it() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--cpus", "1"]) else { return };
+        const DIR: &str = "/sys/devices/system/cpu";
+        let numbers = || ve.sh(&format!("cd {DIR} && echo cpu[0-9]*; cat online possible present"));
+        assert_eq!(numbers(), "cpu0\n0\n0\n0");
+        ve.run("exec2", &[&format!("ls {DIR}/cpu1")]).exits(1);
+        let host = std::thread::available_parallelism().unwrap().get();
+        // From there on it is reached by no name.
+        ve.sh(&format!("cd {DIR}/cpu0 && (while [ ! -e /tmp/now ]; do sleep 0.1; done; cat topology/core_id > /tmp/id) > /dev/null 2>&1 &"));
+        until("both are there", SOON, || ve.view_servers().len() == 2);
+        for pid in ve.view_servers() {
+            kill(pid);
+            until("it is replaced", SOON, || {
+                ve.view_servers().len() == 2 && !ve.view_servers().contains(&pid)
+            });
+        }
+        ve.sh("touch /tmp/now");
+        let topology = Path::new(DIR).join("cpu0/topology/core_id");
+        let core = fs::read_to_string(&topology).map(|id| id.trim().to_owned());
+        if let Ok(core) = core {
+            until("who is inside reads on", SOON, || ve.run("exec2", &["cat /tmp/id"]).out().trim() == core);
+        }
+        // With all processors it says what the host's says.
+        ve.ok("set", &["--cpus", "0", "--save"]);
+        let names: Vec<String> = (0..host).map(|number| format!("cpu{number}")).collect();
+        assert_eq!(numbers().lines().next(), Some(names.join(" ").as_str()));
+        let texts =
+            format!("cd {DIR} && cat online possible cpu*/topology/* cpu*/cache/index*/size kernel_max");
+        let of_host = vztests::run("sh", &["-c", &texts]);
+        if of_host.code == 0 {
+            assert_eq!(ve.sh(&texts), of_host.out().trim());
+        }
+        let links = format!("cd {DIR} && readlink cpu0/subsystem && ls cpu0/subsystem/ > /dev/null");
+        assert_eq!(ve.sh(&links), vztests::run("sh", &["-c", &links]).ok().out().trim());
+        // Nothing there can be written, or is for the VE to see that is not for everybody.
+        ve.run("exec2", &[&format!("echo 0 > {DIR}/cpu0/uevent")]).exits(1);
+        assert_eq!(ve.sh(&format!("find {DIR} -type f ! -perm 444")), "");
     });
 }
 

@@ -6,6 +6,7 @@
 mod cpu;
 mod host;
 mod memory;
+mod processors;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ use crate::inside::Counts;
 use crate::monitor::Charge;
 use crate::node::Ve;
 
+pub use self::processors::{Part, Processors};
+
 /// A file that a VE has in place of the kernel's, or of OpenVZ's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "proc(5) has them")]
@@ -34,7 +37,7 @@ pub enum View {
     Diskstats,
     Swaps,
     Vmstat,
-    /// `/sys/devices/system/cpu/online`
+    /// `/sys/devices/system/cpu/online`, for containers that were saved when it was the only one of that directory.
     CpuOnline,
     /// The VE's own block of the table.
     UserBeancounters,
@@ -76,13 +79,10 @@ impl View {
         }
     }
 
-    /// The file of the kernel that it stands for.
+    /// The file of the kernel that it stands for; `None` for the one that has its place in [`PROCESSORS`].
     #[must_use]
-    pub fn place(self) -> String {
-        match self {
-            Self::CpuOnline => "/sys/devices/system/cpu/online".to_owned(),
-            other => format!("/proc/{}", other.name()),
-        }
+    pub fn place(self) -> Option<String> {
+        (self != Self::CpuOnline).then(|| format!("/proc/{}", self.name()))
     }
 
     /// Whether only root may read it.
@@ -92,10 +92,14 @@ impl View {
     }
 }
 
-/// Names of files, and the paths that they are put on.
+/// The directory of [`Processors`], among the views.
+pub const PROCESSORS: &str = "cpu";
+
+/// Names of files, and of one directory, and the paths that they are put on.
 #[must_use]
 pub fn places() -> Vec<(String, PathBuf)> {
-    View::ALL.map(|view| (view.name().to_owned(), view.place().into())).into()
+    let files = View::ALL.into_iter().filter_map(|view| Some((view.name().to_owned(), view.place()?.into())));
+    files.chain([(PROCESSORS.to_owned(), "/sys/devices/system/cpu".into())]).collect()
 }
 
 /// Whoever serves a VE's views holds the lock on this, in its run-time directory. There is none when nobody is to.
@@ -168,6 +172,12 @@ impl Views {
             View::BcResources => self.counts.resources().unwrap_or_default(),
             View::Resources => self.counts.own_resources().unwrap_or_default(),
         }
+    }
+
+    /// Its processors, as sysfs has them.
+    #[must_use]
+    pub fn processors(&self) -> Processors {
+        Processors::new(Cpus::of(&self.cgroup).numbers())
     }
 
     fn memory(&self) -> Memory {

@@ -18,6 +18,9 @@ const KEPT: usize = 512 * 1024;
 const ENOENT: i32 = 2;
 const ENOTDIR: i32 = 20;
 const EISDIR: i32 = 21;
+const EINVAL: i32 = 22;
+/// Texts of as many files are shown again.
+const SHOWN: usize = 64;
 
 /// What a request is answered.
 enum Reply {
@@ -156,10 +159,15 @@ impl<F: Files> Desk<F> {
         let Some(kind) = self.files.kind(node) else { return self.without_node(wish) };
         match (wish, kind) {
             (Wish::Lookup(name), Kind::Directory) => self.lookup(node, name),
-            (Wish::Lookup(_) | Wish::OpenDirectory | Wish::ReadDirectory(_), Kind::File(_)) => {
+            (Wish::Lookup(_) | Wish::OpenDirectory | Wish::ReadDirectory(_), Kind::File(_) | Kind::Link) => {
                 Reply::Errno(ENOTDIR)
             }
             (Wish::Open | Wish::Read(_), Kind::Directory) => Reply::Errno(EISDIR),
+            (Wish::ReadLink, Kind::Link) => self
+                .files
+                .target(node)
+                .map_or(Reply::Errno(ENOENT), |text| Reply::Bytes(Answer::target(&text))),
+            (Wish::ReadLink, _) => Reply::Errno(EINVAL),
             (Wish::Attributes, _) => self
                 .files
                 .attributes(node)
@@ -206,7 +214,7 @@ impl<F: Files> Desk<F> {
         })
     }
 
-    fn list(&self, parent: u64, part: &Read) -> Answer {
+    fn list(&mut self, parent: u64, part: &Read) -> Answer {
         let mut answer = Answer::default();
         let room = usize::try_from(part.size).unwrap_or(0);
         let skip = usize::try_from(part.offset).unwrap_or(usize::MAX);
@@ -247,6 +255,9 @@ impl<F: Files> Desk<F> {
             return Rc::clone(text);
         }
         let text: Rc<str> = self.files.text(file).into();
+        if self.last.len() >= SHOWN {
+            self.last.clear();
+        }
         self.last.insert(file, (Instant::now(), Rc::clone(&text)));
         text
     }

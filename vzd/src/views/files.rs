@@ -34,6 +34,7 @@ pub(super) const ROOT: u64 = 1;
 pub(super) enum Kind<F> {
     Directory,
     File(F),
+    Link,
 }
 
 /// Whose files they are decides what there is.
@@ -41,14 +42,19 @@ pub(super) trait Files {
     /// Names a file.
     type File: Copy + Ord;
 
-    fn kind(&self, node: u64) -> Option<Kind<Self::File>>;
+    fn kind(&mut self, node: u64) -> Option<Kind<Self::File>>;
 
-    fn attributes(&self, node: u64) -> Option<Attributes>;
+    fn attributes(&mut self, node: u64) -> Option<Attributes>;
 
-    fn find(&self, parent: u64, name: &[u8]) -> Option<u64>;
+    fn find(&mut self, parent: u64, name: &[u8]) -> Option<u64>;
 
     /// Numbers and names of what is in a directory, always in the same order.
-    fn below(&self, parent: u64) -> Vec<(u64, String)>;
+    fn below(&mut self, parent: u64) -> Vec<(u64, String)>;
+
+    /// Where a link leads to.
+    fn target(&mut self, _node: u64) -> Option<String> {
+        None
+    }
 
     /// What the file says now.
     fn text(&mut self, file: Self::File) -> String;

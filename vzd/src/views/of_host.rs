@@ -74,7 +74,7 @@ fn of_ve(node: u64) -> Option<(Ctid, Option<usize>)> {
 impl Files for HostFiles {
     type File = HostFile;
 
-    fn kind(&self, node: u64) -> Option<Kind<HostFile>> {
+    fn kind(&mut self, node: u64) -> Option<Kind<HostFile>> {
         if let Some((ctid, file)) = of_ve(node) {
             let Some(at) = file else { return Some(Kind::Directory) };
             return HostFile::of(ctid).get(at).map(|(_, file)| Kind::File(*file));
@@ -85,16 +85,16 @@ impl Files for HostFiles {
         fixed().find(|(_, number, ..)| *number == node).map(|(.., file)| Kind::File(file))
     }
 
-    fn attributes(&self, node: u64) -> Option<Attributes> {
+    fn attributes(&mut self, node: u64) -> Option<Attributes> {
         let mode = match self.kind(node)? {
             Kind::Directory => S_IFDIR | 0o500,
-            Kind::File(_) => S_IFREG | 0o400,
+            Kind::File(_) | Kind::Link => S_IFREG | 0o400,
         };
         // VEs come and go.
         Some(Attributes { node, mode, owner: 0, lasting: of_ve(node).is_none() })
     }
 
-    fn find(&self, parent: u64, name: &[u8]) -> Option<u64> {
+    fn find(&mut self, parent: u64, name: &[u8]) -> Option<u64> {
         if let Some((ctid, None)) = of_ve(parent) {
             let at = HostFile::of(ctid).iter().position(|(of, _)| of.as_bytes() == name)?;
             return Some(parent + 1 + at as u64);
@@ -112,7 +112,7 @@ impl Files for HostFiles {
         )
     }
 
-    fn below(&self, parent: u64) -> Vec<(u64, String)> {
+    fn below(&mut self, parent: u64) -> Vec<(u64, String)> {
         if let Some((ctid, None)) = of_ve(parent) {
             let files = (parent + 1..).zip(HostFile::of(ctid));
             return files.map(|(number, (name, _))| (number, name.to_owned())).collect();
@@ -163,16 +163,14 @@ mod tests {
     #[test]
     fn fixed_names_lead_to_files_and_back() {
         let dir = tempfile::tempdir().unwrap();
-        let files = HostFiles::new(Paths::under(dir.path()), None);
+        let mut files = HostFiles::new(Paths::under(dir.path()), None);
         let vz = files.find(ROOT, b"vz").unwrap();
         let veinfo = files.find(vz, b"veinfo").unwrap();
         assert_eq!(files.kind(veinfo), Some(Kind::File(HostFile::Veinfo)));
         assert_eq!(files.attributes(veinfo).unwrap().mode, S_IFREG | 0o400);
         let bc = files.find(ROOT, b"bc").unwrap();
-        assert_eq!(
-            files.kind(files.find(bc, b"resources").unwrap()),
-            Some(Kind::File(HostFile::BcResources))
-        );
+        let resources = files.find(bc, b"resources").unwrap();
+        assert_eq!(files.kind(resources), Some(Kind::File(HostFile::BcResources)));
         assert_eq!(files.find(bc, b"101"), None, "it does not run");
         assert_eq!((files.find(ROOT, b"nosuch"), files.kind(0), files.kind(9)), (None, None, None));
         let names: Vec<String> = files.below(ROOT).into_iter().map(|(_, name)| name).collect();

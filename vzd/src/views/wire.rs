@@ -18,6 +18,7 @@ pub(super) enum Wish<'a> {
     },
     Lookup(&'a [u8]),
     Attributes,
+    ReadLink,
     Open,
     OpenDirectory,
     Read(Read),
@@ -59,6 +60,11 @@ pub(super) struct Attributes {
 impl Attributes {
     fn name_valid(self) -> u64 {
         if self.lasting { VALID } else { 0 }
+    }
+
+    /// The inode number, small enough for `stat` of 32-bit programs.
+    fn number(self) -> u64 {
+        (self.node >> 32 ^ self.node) & u64::from(u32::MAX)
     }
 
     fn valid(self, minor: u32) -> u64 {
@@ -123,6 +129,7 @@ impl<'a> Wish<'a> {
             // INTERRUPT
             36 => Self::Nothing,
             3 => Self::Attributes,
+            5 => Self::ReadLink,
             14 => Self::Open,
             15 => Self::Read(Read::parse(fields)?),
             17 => Self::Statistics,
@@ -210,7 +217,7 @@ impl Answer {
         // As in procfs: no size, no blocks; times of the epoch, since nothing is ever stored.
         let size_blocks_times = 5 * 8 + 3 * 4;
         let links = if of.mode & S_IFDIR != 0 { 2 } else { 1 };
-        self.u64(of.node)
+        self.u64(of.number())
             .zeros(size_blocks_times)
             .u32(of.mode)
             .u32(links)
@@ -224,6 +231,10 @@ impl Answer {
     /// The page cache has no part in it: what is read is as of now, whatever size the file says it has.
     pub(super) fn opened(handle: u64) -> Self {
         Self::default().u64(handle).u32(DIRECT_IO).u32(0)
+    }
+
+    pub(super) fn target(text: &str) -> Self {
+        Self(text.into())
     }
 
     pub(super) fn opened_directory() -> Self {
@@ -253,6 +264,7 @@ impl Answer {
 
 pub(super) const S_IFDIR: u32 = 0o040_000;
 pub(super) const S_IFREG: u32 = 0o100_000;
+pub(super) const S_IFLNK: u32 = 0o120_000;
 const BLOCK: u32 = 1024;
 
 /// The head of an answer with this much behind it, or with an errno.
