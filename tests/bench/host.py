@@ -34,9 +34,9 @@ def isolated(command):
     return ["setpriv", "--pdeathsig", "KILL", "--", *unshare, "/bin/sh", "-c", '"$@"; exit $?', NAME, *command]
 
 
-def furnish(work, conf):
+def furnish(work, conf, name="host"):
     """Inside: the product's directories fresh, and peers' state out of the host's sight."""
-    own = work / "host"
+    own = work / name
     for path in ("/etc/vz", "/vz", "/var/lib/vzctl"):
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
         source = own / path.strip("/").replace("/", "_")
@@ -93,7 +93,7 @@ def clear(work):
             except OSError:
                 time.sleep(0.01)
     (work / "fresh.img").unlink(missing_ok=True)
-    for part in ("host", "node"):
+    for part in ("host", "second", "node"):
         shutil.rmtree(work / part, ignore_errors=True)
 
 

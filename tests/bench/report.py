@@ -60,6 +60,28 @@ class Files:
         yield ""
 
 
+@dataclasses.dataclass
+class Steps:
+    """Nanoseconds by step, and by workload."""
+
+    title: str
+    samples: dict
+    note: str
+
+    def lines(self):
+        names = list(next(iter(self.samples.values())))
+        yield f"### {self.title}"
+        yield ""
+        yield f"| | {' | '.join(names)} |"
+        yield f"|---|{'---:|' * len(names)}"
+        for step, of in self.samples.items():
+            yield f"| `{step}` | {' | '.join(text(median(of[name])) for name in names)} |"
+        if self.note:
+            yield ""
+            yield self.note
+        yield ""
+
+
 def median(values):
     return statistics.median(values)
 

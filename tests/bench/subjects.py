@@ -8,6 +8,7 @@ import time
 
 import disk
 import host
+import moves
 import peers
 import report
 import resources
@@ -15,7 +16,7 @@ import trees
 import views
 from peers import Failed
 
-ALL = ("create", "start", "boot", "exec", "end", "many", "views", "shares", "harm", "disk")
+ALL = ("create", "start", "boot", "exec", "end", "many", "views", "shares", "harm", "disk", "moves")
 TINY_UP = 20
 DEBIAN_UP = 120
 
@@ -291,6 +292,11 @@ class Bench:
 
     def disk(self):
         return disk.disk(self)
+
+    # --- online moves -------------------------------------------------------------------------------
+
+    def moves(self):
+        return moves.moves(self, pathlib.Path(__file__).resolve().parents[2] / "packaging/conf")
 
 
 def private(pid):
