@@ -16,6 +16,7 @@
 
 mod btrfs;
 mod ctid;
+mod failing;
 mod faults;
 mod inside;
 mod lan;
@@ -35,6 +36,7 @@ mod witness;
 mod world;
 
 pub use btrfs::{Btrfs, on_btrfs};
+pub use failing::FailingDisk;
 pub use faults::fault_points;
 pub use inside::{on_node, skip};
 pub use lan::{Lan, in_netns};

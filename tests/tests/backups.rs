@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vztests::{Background, Node, Run, Ve, World, command, fault_points, on_btrfs, on_node, run, skip, until};
+use vztests::{
+    Background, FailingDisk, Node, Run, Ve, World, command, fault_points, on_btrfs, on_node, run, skip, until,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 const BACKUPS: &str = "/vz/backup";
@@ -416,49 +418,6 @@ fn a_full_disk_keeps_nothing_of_a_backup_or_a_container() {
     });
 }
 
-/// An ext4 whose blocks are a sparse file in a tmpfs that has no room for them: what is written fails when it is to reach the
-/// disk, which fsync(2) and syncfs(2) alone tell: as an I/O error, or, by newer kernels, as one of room.
-struct FailingDisk {
-    memory: PathBuf,
-    at: PathBuf,
-}
-
-impl FailingDisk {
-    fn new(node: &Node) -> Option<Self> {
-        let (memory, at) = (node.scratch().join("memory"), node.scratch().join("failing"));
-        fs::create_dir(&memory).unwrap();
-        fs::create_dir(&at).unwrap();
-        run("mount", &["-t", "tmpfs", "-o", "size=64m", "memory", memory.to_str().unwrap()]).ok();
-        let image = memory.join("image");
-        let file = image.to_str().unwrap();
-        run("truncate", &["-s", "128M", file]).ok();
-        run("mkfs.ext4", &["-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", file]).ok();
-        let disk = Self { memory, at };
-        if run("mount", &["-o", "loop", file, disk.at.to_str().unwrap()]).code != 0 {
-            skip("loop devices");
-            return None;
-        }
-        run("sync", &["-f", disk.at.to_str().unwrap()]).ok();
-        disk.leave(1 << 20);
-        Some(disk)
-    }
-
-    /// Its blocks may take so many bytes more.
-    fn leave(&self, bytes: u64) {
-        let stat = rustix::fs::statvfs(&self.memory).unwrap();
-        let size = (stat.f_blocks - stat.f_bfree) * stat.f_frsize + bytes;
-        run("mount", &["-o", &format!("remount,size={size}"), self.memory.to_str().unwrap()]).ok();
-    }
-}
-
-impl Drop for FailingDisk {
-    fn drop(&mut self) {
-        for place in [&self.at, &self.memory] {
-            let _ = run("umount", &[place.to_str().unwrap()]);
-        }
-    }
-}
-
 #[test]
 fn a_failing_disk_makes_no_backup_and_no_container() {
     on_node(|node| {
@@ -466,7 +425,7 @@ fn a_failing_disk_makes_no_backup_and_no_container() {
         let ve = furnished(node, 1);
         let before = ve.sh(LOOK);
         let Some(disk) = FailingDisk::new(node) else { return };
-        let at = disk.at.to_str().unwrap().to_owned();
+        let at = disk.place().to_str().unwrap().to_owned();
         let fails = |failed: &Run| {
             let told =
                 ["Input/output error", "No space left"].iter().any(|words| failed.text().contains(words));
@@ -485,13 +444,13 @@ fn a_failing_disk_makes_no_backup_and_no_container() {
         fs::remove_dir(node.scratch().join("memory")).unwrap();
         fs::remove_dir(node.scratch().join("failing")).unwrap();
         let Some(disk) = FailingDisk::new(node) else { return };
-        node.set_conf("VE_PRIVATE", &format!("{}/$VEID", disk.at.display()));
+        node.set_conf("VE_PRIVATE", &format!("{}/$VEID", disk.place().display()));
         let copy = node.ve(2);
         let restored = vzrestore(node, &[&newest(), "--as", &copy.id]);
         assert_ne!(restored.code, 0, "{restored}");
         assert!(!copy.conf_path().exists() && !copy.private().exists());
         node.set_conf("VE_PRIVATE", "/vz/private/$VEID");
-        until("nobody sweeps there", SOON, || run("umount", &[disk.at.to_str().unwrap()]).code == 0);
+        until("nobody sweeps there", SOON, || disk.close());
     });
 }
 
