@@ -127,32 +127,18 @@ impl VeCgroup {
         self.kill_each()
     }
 
-    /// Sends SIGKILL to all processes of a VE that is frozen; they end when it is thawed, and do nothing before.
+    /// Sends SIGKILL to all processes of a VE that is frozen, its init first: with that one signal it is decided. They end
+    /// when it is thawed, on cgroup v2 at once, and do nothing before.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn kill_frozen(&self) -> Result<()> {
-        for pid in self.processes()? {
+    pub fn kill_frozen(&self, init: i32) -> Result<()> {
+        let processes = self.processes()?;
+        kill(init);
+        for pid in processes {
             kill(pid);
         }
         Ok(())
-    }
-
-    /// Whether one of its processes has SIGKILL waiting for it.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn is_doomed(&self) -> Result<bool> {
-        const KILL: u64 = 1 << (Signal::KILL.as_raw() - 1);
-        let pending = |pid: &i32| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            status.lines().any(|line| {
-                let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
-                set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-                    .is_some_and(|set| set & KILL != 0)
-            })
-        };
-        Ok(self.processes()?.iter().any(pending))
     }
 
     fn kill_each(&self) -> Result<()> {

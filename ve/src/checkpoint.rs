@@ -311,8 +311,8 @@ impl Job<'_> {
         self.after = Some(after);
         if after == After::Kill {
             fault::point("chkpnt.decided");
-            // COMMIT: the images are the VE.
-            self.cgroup.kill_frozen()?;
+            // COMMIT: the images are the VE. Its init is the first to be killed.
+            self.cgroup.kill_frozen(self.state.init.pid)?;
             fault::point("chkpnt.killed");
         }
         self.frozen = steps.freeze.elapsed();

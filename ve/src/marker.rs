@@ -102,13 +102,11 @@ pub fn take_over(ve: &Ve<'_>) -> Result<()> {
 /// 3, naming what could not be done; the next verb tries again.
 pub fn give_up(ve: &Ve<'_>) -> Result<()> {
     let Some(marker) = Marker::load(ve).filter(|marker| !marker.holder.alive()) else { return Ok(()) };
-    if ve.running().is_none() {
-        return Ok(());
-    }
+    let Some(state) = ve.running() else { return Ok(()) };
     wait_for_criu(&marker)?;
     crate::depart::let_go(ve)?;
     if let Some(cgroup) = VeCgroup::open(&Hierarchies::detect()?, ve.ctid)? {
-        cgroup.kill_frozen()?;
+        cgroup.kill_frozen(state.init.pid)?;
         cgroup.kill_all()?;
         cgroup.wait_empty(Instant::now() + UNDONE)?;
     }
@@ -125,7 +123,7 @@ fn undo(ve: &Ve<'_>, marker: &Marker) -> Result<()> {
     ve.say(0, "A checkpoint of the container was interrupted");
     crate::depart::let_go(ve)?;
     let Some(cgroup) = VeCgroup::open(&Hierarchies::detect()?, ve.ctid)? else { return Ok(()) };
-    if cgroup.is_doomed()? {
+    if state.init.is_doomed() {
         cgroup.kill_all()?;
         cgroup.wait_empty(Instant::now() + UNDONE)?;
         return crate::checkpoint::clear(ve);

@@ -36,6 +36,24 @@ impl ProcRef {
         read_stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.dead)
     }
 
+    /// Whether it was killed, be it that it has not noticed yet, or that it is on its way: a frozen one keeps its SIGKILL
+    /// on cgroup v1, and goes with it on v2. Waits 50 ms to be sure that it was not.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        let deadline = Instant::now() + UNSEEN;
+        loop {
+            let going = read_stat(self.pid)
+                .is_none_or(|stat| stat.start_time != self.start_time || stat.dead || stat.exiting);
+            if going || kill_is_pending(self.pid) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(UNSEEN / 10);
+        }
+    }
+
     /// A pidfd of that process; `None` when it is gone.
     ///
     /// # Errors
@@ -80,9 +98,16 @@ struct Stat {
     start_time: u64,
     dead: bool,
     waits: bool,
+    /// It is on its way out of the kernel.
+    exiting: bool,
     /// Wait status, of a zombie.
     exit_code: i32,
 }
+
+/// include/linux/sched.h
+const PF_EXITING: u32 = 4;
+/// Between the moment that a process takes its SIGKILL and the one that it begins to exit nothing tells of it.
+const UNSEEN: Duration = Duration::from_millis(50);
 
 fn stat_path(pid: i32) -> String {
     format!("/proc/{pid}/stat")
@@ -96,9 +121,19 @@ fn read_stat(pid: i32) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let (dead, waits) = (matches!(state, "Z" | "X" | "x"), state == "D");
-    let start_time = fields.nth(18)?.parse().ok()?;
+    let exiting = fields.nth(5)?.parse::<u32>().is_ok_and(|flags| flags & PF_EXITING != 0);
+    let start_time = fields.nth(12)?.parse().ok()?;
     let exit_code = fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0);
-    Some(Stat { start_time, dead, waits, exit_code })
+    Some(Stat { start_time, dead, waits, exiting, exit_code })
+}
+
+fn kill_is_pending(pid: i32) -> bool {
+    const KILL: u64 = 1 << (Signal::KILL.as_raw() - 1);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| {
+        let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & KILL != 0)
+    })
 }
 
 /// The start time of a process, zombies included; `None` when there is no such pid.
@@ -301,5 +336,18 @@ mod tests {
         let other = ProcRef { start_time: me.start_time + 1, ..me };
         assert!(!other.alive());
         assert!(other.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn who_was_killed_is_doomed_and_who_stands_still_is_not() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let number = ProcRef::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(!number.is_doomed());
+        send(number.pid, Signal::STOP.as_raw());
+        assert!(!number.is_doomed());
+        send(number.pid, Signal::KILL.as_raw());
+        assert!(number.is_doomed());
+        child.wait().unwrap();
+        assert!(number.is_doomed());
     }
 }
