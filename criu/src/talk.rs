@@ -4,7 +4,6 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use prost::Message;
 use rustix::io::Errno;
@@ -25,9 +24,6 @@ const MESSAGE: usize = 64 * 1024;
 /// Under which number CRIU finds its end of the socket, and from which on what it is given.
 const SOCKET_FD: i32 = FIRST_FD;
 pub(crate) const MORE_FD: i32 = FIRST_FD + 1;
-
-/// How long a process of CRIU's may take until it waits for its next task.
-const WAITING: Duration = Duration::from_secs(2);
 
 /// A moment at which CRIU waits for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,14 +161,9 @@ impl Criu {
             std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let children = children.split_ascii_whitespace().filter_map(|word| word.parse().ok());
         for process in std::iter::once(pid).chain(children) {
-            // They wait, or are about to.
-            let deadline = Instant::now() + WAITING;
-            loop {
-                match vzsys::trace::set_effective_user(process, 0) {
-                    Err(error) if error.errno() == Errno::PROTO && Instant::now() < deadline => {}
-                    Err(error) if error.errno() == Errno::SRCH && process != pid => break,
-                    done => break done?,
-                }
+            match vzsys::trace::set_effective_user(process, 0) {
+                Err(error) if error.errno() == Errno::SRCH && process != pid => {}
+                done => done?,
             }
         }
         Ok(())

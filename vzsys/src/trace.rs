@@ -5,6 +5,8 @@
 //! becomes that owner at a moment when it waits for us, keeping all its capabilities
 //! ([`crate::serve::Serve::keep_capabilities`]).
 
+use std::time::{Duration, Instant};
+
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -20,12 +22,29 @@ const NO_CALL: u64 = u64::MAX;
 /// What the kernel has a call return that it will begin again: ERESTARTSYS, -NOINTR, -NOHAND, -_RESTARTBLOCK.
 const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 
-/// Changes the effective user of a child of ours that waits in a system call; the call goes on waiting. Its children's
-/// files in `/proc` are then that user's, as they are for any process that did not change its user.
+/// How long a child may take until it waits: one that was just started is still being loaded, and one that has just spoken
+/// may be on its way. On a busy machine that takes a while.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// Changes the effective user of a child of ours that waits in a system call, or will within ten seconds; the call goes on
+/// waiting. Its children's files in `/proc` are then that user's, as they are for any process that did not change its user.
 ///
 /// # Errors
-/// The errno of ptrace(2), or of the calls that the child made; `EPROTO` when it was not waiting in a call.
+/// The errno of ptrace(2), or of the calls that the child made; `EPROTO` when it does not wait in a call.
 pub fn set_effective_user(child: i32, user: u32) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !try_to_set(child, user)? {
+        if Instant::now() >= deadline {
+            return Err(SysError::new("ptrace", format!("{child} is in no system call"), Errno::PROTO));
+        }
+        std::thread::sleep(AGAIN);
+    }
+    Ok(())
+}
+
+/// `false` when it is in no call now, and nothing was changed.
+fn try_to_set(child: i32, user: u32) -> Result<bool> {
     let pid = Pid::from_raw(child);
     ptrace::seize(pid, Options::empty()).call("ptrace", || format!("SEIZE, {child}"))?;
     let done = ptrace::interrupt(pid)
@@ -34,7 +53,7 @@ pub fn set_effective_user(child: i32, user: u32) -> Result<()> {
         .and_then(|()| calls_inside(pid, user));
     // A child that is gone needs none.
     let detached = ptrace::detach(pid, None).call("ptrace", || format!("DETACH, {child}"));
-    done.and(detached)
+    done.and_then(|done| detached.map(|()| done))
 }
 
 fn stopped(pid: Pid) -> Result<()> {
@@ -44,14 +63,14 @@ fn stopped(pid: Pid) -> Result<()> {
     }
 }
 
-fn calls_inside(pid: Pid, user: u32) -> Result<()> {
+fn calls_inside(pid: Pid, user: u32) -> Result<bool> {
     let before = ptrace::getregs(pid).call("ptrace", || format!("GETREGS, {pid}"))?;
     let at = before.rip.wrapping_sub(2);
     let code = ptrace::read(pid, std::ptr::with_exposed_provenance_mut(usize::try_from(at).unwrap_or(0)))
         .call("ptrace", || format!("PEEKTEXT, {at:#x}"))?;
     // A negative number is no call but a fault or an interrupt.
     if code & 0xffff != SYSCALL || i64::from_ne_bytes(before.orig_rax.to_ne_bytes()) < 0 {
-        return Err(SysError::new("ptrace", format!("{pid} is in no system call"), Errno::PROTO));
+        return Ok(false);
     }
     // A call that is over must not be made again: a message would be sent twice.
     let interrupted = RESTARTS.contains(&i64::from_ne_bytes(before.rax.to_ne_bytes()));
@@ -69,7 +88,7 @@ fn calls_inside(pid: Pid, user: u32) -> Result<()> {
         libc::user_regs_struct { orig_rax: NO_CALL, ..before }
     };
     ptrace::setregs(pid, then).call("ptrace", || format!("SETREGS, {pid}"))?;
-    made
+    made.map(|()| true)
 }
 
 /// Makes one call; it must return 0.
@@ -111,6 +130,17 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
+    fn a_child_that_is_busy_is_waited_for() {
+        let script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; read line; id -u";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        set_effective_user(i32::try_from(child.id()).unwrap(), 12_345).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn a_waiting_child_becomes_another_user_and_goes_on_waiting() {
         let script = "echo ready; read line; grep ^Uid: /proc/$$/status; echo $line";
         let mut command = Command::new("sh");
@@ -119,11 +149,7 @@ mod tests {
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(said.next().unwrap().unwrap(), "ready");
         let pid = i32::try_from(child.id()).unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        // Until it waits for its line.
-        while let Err(error) = set_effective_user(pid, 12_345) {
-            assert!(error.errno() == Errno::PROTO && std::time::Instant::now() < deadline, "{error}");
-        }
+        set_effective_user(pid, 12_345).unwrap();
         writeln!(child.stdin.take().unwrap(), "hello").unwrap();
         let uid = said.next().unwrap().unwrap();
         assert_eq!(uid.split_whitespace().collect::<Vec<_>>(), ["Uid:", "0", "12345", "0", "12345"]);
