@@ -38,8 +38,8 @@ phases! {
     Rounds = "rounds", "what changed meanwhile, until little does";
     Ready = "ready", "CRIU getting ready";
     Stop = "stop", "stopping the container";
-    Part = "part", "taking it off the networks";
-    Freeze = "freeze", "freezing the container: from here on it stands still";
+    Part = "part", "new connections wait, open ones are accepted and ended";
+    Freeze = "freeze", "freezing the container, taking it off the networks: it stands still";
     State = "state", "saving what CRIU does not";
     Dump = "dump", "saving its memory";
     Complete = "complete", "correcting and completing the images";

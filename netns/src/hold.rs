@@ -1,7 +1,8 @@
 //! Packets to a VE that stands still are kept, for whoever has it afterwards.
 //!
 //! ```text
-//!   hold       10.0.0.1 ─▶ vzhold101 (TUN), whose queue is the store; what the VE sends is dropped by the filter
+//!   hold       new connections to 10.0.0.1 ─▶ vzhold101 (TUN), whose queue is the store; all else goes on
+//!   silence    10.0.0.1 ─▶ vzhold101; what the VE sends is dropped by the filter
 //!   give_back  10.0.0.1 ─▶ venet101, and what was kept is sent there
 //!   leave      the route and the proxies go; what was kept goes with the VE, and is sent by [`deliver`] there
 //! ```
@@ -19,7 +20,7 @@ use crate::device::venet_name;
 use crate::error::{Error, Subject};
 use crate::link::Link;
 use crate::plan::{NetPlan, Step};
-use crate::{live, neighbour, request};
+use crate::{gate, live, neighbour, request};
 
 /// The longest queue, in packets.
 const QUEUE: u32 = 8192;
@@ -34,17 +35,19 @@ pub struct Hold {
     tun: Tun,
     plan: NetPlan,
     addresses: Vec<IpAddr>,
+    /// Why new connections go on coming.
+    ungated: Option<Error>,
 }
 
 fn device(ctid: Ctid) -> String {
     format!("vzhold{ctid}")
 }
 
-/// Keeps what comes for the addresses of a VE from now on. Its bridge ports leave their bridges: frames to them are
-/// lost.
+/// Keeps packets that ask the VE for a new connection, from now on. Those on its bridge ports are lost: they are sent
+/// again. Where the kernel has no such filter they go on coming, see [`Hold::ungated`].
 ///
 /// # Errors
-/// What was refused: nothing is kept then, and the VE may be off its networks.
+/// What was refused: nothing is kept then.
 pub fn hold(plan: &NetPlan) -> Result<Hold, Error> {
     let addresses: Vec<IpAddr> =
         plan.steps.iter().filter_map(|s| if let Step::Route(a) = s { Some(*a) } else { None }).collect();
@@ -60,16 +63,65 @@ pub fn hold(plan: &NetPlan) -> Result<Hold, Error> {
     let Some(index) = host.index(&name)? else {
         return Err(Error::NoDevice { ctid: plan.ctid, device: name });
     };
-    host.run(addresses.iter().map(|a| request::replace_route(&name, index, *a, None)).collect())?;
+    let mut hold = Hold { tun, plan: plan.clone(), addresses, ungated: None };
+    hold.ungated = hold.shut(&mut host, index).err();
+    Ok(hold)
+}
+
+/// The devices over which the VE is reached.
+fn doors(plan: &NetPlan) -> Vec<String> {
     let ports = plan.steps.iter().filter_map(|step| match step {
-        Step::Join { device, .. } => Some(request::join_bridge(device, "none", 0)),
+        Step::Join { device, .. } => Some(device.clone()),
         _ => None,
     });
-    live::gone(&mut host, ports.collect())?;
-    Ok(Hold { tun, plan: plan.clone(), addresses })
+    std::iter::once(venet_name(plan.ctid)).chain(ports).collect()
+}
+
+/// Lets new connections to a VE in again, whoever held them back.
+pub(crate) fn let_in(host: &mut Link, plan: &NetPlan) -> Result<(), Error> {
+    for door in doors(plan) {
+        if let Some(index) = host.index(&door)? {
+            gate::open(host, &door, index)?;
+        }
+    }
+    Ok(())
 }
 
 impl Hold {
+    fn shut(&self, host: &mut Link, to: u32) -> Result<(), Error> {
+        for door in doors(&self.plan) {
+            if let Some(index) = host.index(&door)? {
+                gate::shut(host, &door, index, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why new connections are not held back; `None` when they are.
+    #[must_use]
+    pub fn ungated(&self) -> Option<&Error> {
+        self.ungated.as_ref()
+    }
+
+    /// Keeps all that comes for the addresses of the VE, and lets nothing out. Its bridge ports leave their bridges:
+    /// frames to them are lost.
+    ///
+    /// # Errors
+    /// What was refused: the VE may be off its networks.
+    pub fn silence(&self) -> Result<(), Error> {
+        let name = device(self.plan.ctid);
+        let mut host = Link::host()?;
+        let Some(index) = host.index(&name)? else {
+            return Err(Error::NoDevice { ctid: self.plan.ctid, device: name });
+        };
+        host.run(self.addresses.iter().map(|a| request::replace_route(&name, index, *a, None)).collect())?;
+        let ports = self.plan.steps.iter().filter_map(|step| match step {
+            Step::Join { device, .. } => Some(request::join_bridge(device, "none", 0)),
+            _ => None,
+        });
+        live::gone(&mut host, ports.collect())
+    }
+
     /// What has come, in order.
     fn kept(&self) -> Vec<Vec<u8>> {
         let (mut packets, mut bytes) = (Vec::new(), 0);
@@ -100,6 +152,7 @@ impl Hold {
         let source = |a: &IpAddr| source.filter(|source| source.is_ipv4() == a.is_ipv4());
         let routes = self.addresses.iter().map(|a| request::replace_route(&device, index, *a, source(a)));
         host.run(routes.collect())?;
+        let_in(&mut host, &self.plan)?;
         deliver(&self.kept(), &self.addresses);
         Ok(())
     }

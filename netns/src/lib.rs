@@ -19,6 +19,7 @@ mod device;
 mod error;
 pub mod filter;
 mod frame;
+mod gate;
 mod hold;
 mod link;
 mod live;

@@ -15,7 +15,7 @@ use crate::error::{Error, Owner, Subject};
 use crate::link::{Link, Request, refused};
 use crate::params::{NetParams, record_path};
 use crate::plan::{NetPlan, Step};
-use crate::{neighbour, record, request};
+use crate::{hold, neighbour, record, request};
 
 /// Sends requests that take something away; what is not there is as well.
 pub(crate) fn gone(link: &mut Link, requests: Vec<Request>) -> Result<(), Error> {
@@ -258,7 +258,9 @@ pub fn disconnect(plan: &NetPlan) -> Result<(), Error> {
             requests.push(request::join_bridge(device, "none", 0));
         }
     }
-    gone(&mut host, requests)
+    gone(&mut host, requests)?;
+    // Somebody may have been killed while he held connections back.
+    hold::let_in(&mut host, plan)
 }
 
 /// The proxy entries of a VE. With a record they follow from it; without one they are those that no

@@ -3,15 +3,24 @@
 
 mod boot {
     use std::fs;
-    use std::io::Write;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
     use std::path::PathBuf;
     use std::process::Command;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use vztests::{Background, Lan, Node, PROGRAMS, Pair, Run, Ve, holds, on_two_nodes, skip, until};
+    use vztests::{Background, Lan, Node, Pair, Run, Ve, holds, on_two_nodes, skip, until};
 
     const SOON: Duration = Duration::from_secs(60);
     const ADDRESS: &str = "10.5.0.1";
+    const TEMPLATE: &str = "programs";
+    const BUILD: [&str; 4] = [
+        "--suite",
+        "bookworm",
+        "--include",
+        "nginx-light,postgresql,redis-server,openssh-server,wrk,redis-tools",
+    ];
     /// What they need to serve the network.
     const SET_UP: &str = "set -e
         cd /etc/postgresql/15/main
@@ -38,13 +47,13 @@ mod boot {
                 skip(&format!("CRIU: {error}"));
                 return None;
             }
-            if !pair.a.has_template_of(PROGRAMS.0, &PROGRAMS.1) {
+            if !pair.a.has_template_of(TEMPLATE, &BUILD) {
                 return None;
             }
             let lan = pair.lan();
             let (ve, other) = (pair.a.ve(1), pair.a.ve(2));
             for made in [&ve, &other] {
-                made.ok("create", &["--ostemplate", PROGRAMS.0, "--layout", "overlay", "--config", "free"]);
+                made.ok("create", &["--ostemplate", TEMPLATE, "--layout", "overlay", "--config", "free"]);
             }
             other.ok("mount", &[]);
             ve.ok("set", &["--ipadd", ADDRESS, "--save"]);
@@ -101,21 +110,69 @@ mod boot {
         }
     }
 
-    /// Connections that stay open. wrk says nothing of failures when there were none.
+    /// New connections, each with one request, until it is over: how many were answered, and how many reset.
+    fn connect_anew(over: &AtomicBool, done: &AtomicUsize, reset: &AtomicUsize) {
+        while !over.load(Ordering::Relaxed) {
+            match ask_once() {
+                Ok(answer) => {
+                    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("</html>\n"), "{answer}");
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    reset.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => panic!("no answer: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn ask_once() -> std::io::Result<String> {
+        let mut connection = TcpStream::connect((ADDRESS, 80))?;
+        connection.set_read_timeout(Some(SOON))?;
+        connection.write_all(
+            format!("GET / HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n").as_bytes(),
+        )?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Sets it when it goes, whatever the reason.
+    struct AtEnd<'o>(&'o AtomicBool);
+
+    impl Drop for AtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// wrk says nothing of failures when there were none.
     fn nginx(scene: &mut Scene<'_>) {
         let url = format!("http://{ADDRESS}/");
         let words = ["wrk", "-t", "1", "-c", "8", "-d", "1000s", "--timeout", "60s", "--latency", &url];
         let mut wrk = Background::spawn(scene.client(&words), &[]);
-        for _ in 0..2 {
-            until("nginx is asked", SOON, || scene.ve().sh("wc -l </var/log/nginx/access.log") != "0");
-            scene.ve().sh(": >/var/log/nginx/access.log");
-            scene.moves();
-        }
-        until("nginx is asked", SOON, || scene.ve().sh("wc -l </var/log/nginx/access.log") != "0");
+        let netns = scene.lan.netns();
+        let (over, done, reset) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+        let answers = |more: usize| {
+            let wanted = done.load(Ordering::Relaxed) + more;
+            until("new connections are answered", SOON, || done.load(Ordering::Relaxed) >= wanted);
+        };
+        std::thread::scope(|scope| {
+            let _end = AtEnd(&over);
+            scope.spawn(|| vztests::in_netns(&netns, || connect_anew(&over, &done, &reset)));
+            for _ in 0..2 {
+                answers(20);
+                scene.moves();
+            }
+            answers(20);
+        });
         assert!(wrk.running());
         wrk.signal(rustix::process::Signal::INT);
         let run = wrk.finish().ok();
-        println!("{}", run.out());
+        let (done, reset) = (done.into_inner(), reset.into_inner());
+        println!("{done} new connections, {reset} reset\n{}", run.out());
+        assert_eq!(reset, 0, "connections were reset");
         assert!(run.out().contains("Requests/sec"), "{run}");
         assert!(!run.out().contains("Socket errors") && !run.out().contains("Non-2xx"), "{run}");
     }
@@ -132,7 +189,9 @@ mod boot {
         let line =
             format!("/usr/lib/postgresql/15/bin/pgbench -h {ADDRESS} -U postgres -n -c 4 -t 50 bench 2>&1");
         let run = scene.again_and_again(&line);
-        let text = run.out();
+        let mut text = run.out();
+        // The same with a connection for each transaction.
+        text += &scene.again_and_again(&line.replace("-n -c 4", "-n -C -c 4")).out();
         assert!(!text.contains("aborted"), "{text}");
         assert_eq!(number_after(&text, "number of failed transactions:"), 0, "{text}");
         let committed = number_after(&text, "number of transactions actually processed:");

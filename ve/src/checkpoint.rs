@@ -3,7 +3,8 @@
 //! ```text
 //!  vzctl                                        criu                         the VE
 //!  ── DUMP ───────────────────────────────────▶ gets ready                   runs
-//!     off the networks, frozen    ◀── pre-dump ─                             stands still
+//!     new connections held back   ◀── pre-dump ─                             accepts and ends those that it has
+//!     frozen, off the networks                                               stands still
 //!     cgroups, /dev, counters saved ──────────▶ holds and dumps the tasks
 //!     frozen again                ◀─ post-dump ─                             stands still, held
 //!     the caller decides ──▶ Kill: SIGKILL to all, thawed  ──▶ waits         is gone
@@ -24,6 +25,7 @@ use vzsys::fault;
 
 use crate::error::{Error, Result, describe};
 use crate::externals::{Externals, Line};
+use crate::inflight::InFlight;
 use crate::marker::Marker;
 use crate::node::Ve;
 use crate::saved::{self, Saved};
@@ -32,6 +34,12 @@ use crate::{net, watches};
 
 /// How long the VE may take to stand still, and to be gone at the end.
 const STILL: Duration = Duration::from_secs(10);
+/// How long programs may take to accept the connections that are there once new ones are held back; it runs meanwhile.
+const ACCEPT: Duration = Duration::from_secs(2);
+/// How long clients may take to confirm what was closed: while it runs, and once more when it stands still.
+const CONFIRM: Duration = Duration::from_millis(200);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(1);
 /// How often CRIU is asked, when the VE runs on in between: what it cannot save may be gone in a moment, as a watch of a
 /// cgroup that was just removed, or a message that nobody has read yet.
 const TRIES: u32 = 3;
@@ -266,12 +274,13 @@ impl Job<'_> {
         }
         fault::point("chkpnt.begun");
         let mut steps = Steps::begin();
+        self.steps = Some(steps);
         if self.options.disconnect {
             self.part()?;
         }
-        steps.freeze = Instant::now();
+        fault::point("chkpnt.gated");
+        steps.freeze = self.freeze()?;
         self.steps = Some(steps);
-        self.cgroup.freeze(Instant::now() + STILL)?;
         fault::point("chkpnt.frozen");
         steps.state = Instant::now();
         let images = self.images.as_ref().ok_or_else(gone)?;
@@ -281,11 +290,52 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Off the networks.
+    /// It stands still, and off the networks: since when.
+    fn freeze(&mut self) -> Result<Instant> {
+        let Some(hold) = &self.network else {
+            let since = Instant::now();
+            self.cgroup.freeze(since + STILL)?;
+            return Ok(since);
+        };
+        let until = Instant::now() + ACCEPT;
+        let (since, lost) = loop {
+            self.settle(until, |now| now.waiting == 0);
+            self.settle(until.min(Instant::now() + CONFIRM), InFlight::is_empty);
+            let since = Instant::now();
+            self.cgroup.freeze(since + STILL)?;
+            let left = self.settle(Instant::now() + CONFIRM, |now| now.closing == 0 || now.waiting > 0);
+            if left.waiting == 0 || Instant::now() >= until {
+                break (since, left);
+            }
+            // They came at the last moment: who is to accept them has to run.
+            self.cgroup.thaw()?;
+        };
+        hold.silence()?;
+        if !lost.is_empty() {
+            self.ve.say(-1, &format!("WARNING: connections that cannot be saved: {}", lost.words()));
+        }
+        Ok(since)
+    }
+
+    /// Waits until its connections are so, or until a moment; what there is then.
+    fn settle(&self, until: Instant, enough: impl Fn(&InFlight) -> bool) -> InFlight {
+        loop {
+            let now = InFlight::of(self.state.init.pid);
+            if enough(&now) || Instant::now() >= until {
+                return now;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// New connections are held back; where that cannot be, it is off the networks.
     fn part(&mut self) -> Result<()> {
         if self.options.hold {
             match net::hold(self.ve) {
                 Ok(hold) => {
+                    if let Some(error) = hold.ungated() {
+                        self.ve.say(1, &format!("New connections may be lost: {}", describe(error)));
+                    }
                     self.network = Some(hold);
                     return Ok(());
                 }

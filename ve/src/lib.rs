@@ -31,6 +31,7 @@ mod hold;
 mod host_accounts;
 pub mod host_files;
 mod ids;
+mod inflight;
 pub mod inside;
 pub mod interrupted;
 mod known;
