@@ -18,33 +18,9 @@ import host
 ADDRESSES = ("10.98.0.1", "10.98.0.2")
 GROUP = f"{host.NAME}-second"
 SSHD = "/usr/sbin/sshd"
-# Cgroups of its own, which are a whole tree to who is in them.
-ENTER = r"""
-for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do
-    [ -e "$procs" ] || continue
-    top=${procs%/cgroup.procs}
-    mkdir -p "$top/vz/$1/host"
-    for dir in "$top" "$top/vz"; do
-        [ -e "$dir/cgroup.controllers" ] || continue
-        for name in $(cat "$dir/cgroup.controllers"); do echo "+$name" > "$dir/cgroup.subtree_control"; done
-    done 2>/dev/null
-    for dir in vz "vz/$1" "vz/$1/host"; do
-        for file in cpuset.cpus cpuset.mems; do
-            [ -e "$top/$dir/$file" ] && [ -z "$(cat "$top/$dir/$file")" ] || continue
-            cat "$top/$file" > "$top/$dir/$file"
-        done
-    done 2>/dev/null
-    echo $$ > "$top/vz/$1/cgroup.procs"
-done
-exec unshare --cgroup /bin/sh -c '
-for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    dir="$top/vz/$0"
-    [ -e "$dir/cgroup.controllers" ] || continue
-    echo $$ > "$dir/host/cgroup.procs"
-    for name in $(cat "$dir/cgroup.controllers"); do echo "+$name" > "$dir/cgroup.subtree_control"; done 2>/dev/null
-done
-exec unshare --mount --net --uts --ipc --pid --fork --kill-child=KILL -- sleep 1000000' "$1"
-"""
+# Cgroups of its own, which are a whole tree to who is in them: as the tests' second host.
+ENTER = (pathlib.Path(__file__).resolve().parents[1] / "src/enter.sh").read_text()
+UNSHARE = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"]
 # The same files below each hierarchy's place for it.
 ITS_CGROUPS = r"""
 set -e
@@ -79,7 +55,7 @@ class Pair:
         shutil.rmtree(self.ssh, ignore_errors=True)
         self.ssh.mkdir(parents=True)
         self.children = []
-        init = self.first_process(["/bin/sh", "-c", ENTER, "enter", GROUP])
+        init = self.first_process(["/bin/sh", "-c", ENTER, "enter", GROUP, *UNSHARE, "sleep", "1000000"])
         self.second = ["nsenter", f"--target={init}", "--mount", "--net", "--uts", "--ipc", "--pid", "--cgroup", "--"]
         sh(*self.second, "mount", "-t", "proc", "proc", "/proc")
         sh(*self.second, "/bin/sh", "-c", ITS_CGROUPS, "cgroups", GROUP)

@@ -33,7 +33,7 @@ mod boot {
     }
 
     #[test]
-    fn free_top_htop_uptime_nproc_vmstat_and_df_say_what_the_limits_are() {
+    fn free_top_uptime_nproc_vmstat_and_df_say_what_the_limits_are() {
         on_node(|node| {
             let Some(ve) = debian(node) else { return };
             let free = ve.sh("free -m");

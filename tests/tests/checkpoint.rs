@@ -231,6 +231,10 @@ fn a_start_restores_and_the_parts_go_one_by_one() {
     });
 }
 
+/// Killed there, a suspend has decided nothing: the container runs on.
+const RUNS_ON: [&str; 6] =
+    ["chkpnt.begun", "chkpnt.gated", "chkpnt.frozen", "chkpnt.dumped", "chkpnt.published", "chkpnt.decided"];
+
 #[test]
 fn a_kill_in_the_middle_of_a_suspend_loses_nothing() {
     on_node(|node| {
@@ -238,14 +242,7 @@ fn a_kill_in_the_middle_of_a_suspend_loses_nothing() {
             return;
         }
         let ve = node.tiny(1);
-        for point in [
-            "chkpnt.begun",
-            "chkpnt.gated",
-            "chkpnt.frozen",
-            "chkpnt.dumped",
-            "chkpnt.published",
-            "chkpnt.decided",
-        ] {
+        for point in RUNS_ON {
             ve.start();
             ve.sh("echo alive > /run/mark");
             ve.fault(point, "suspend", &[]);
@@ -281,14 +278,7 @@ fn who_is_left_frozen_goes_on_by_itself() {
         background(&ve, "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done");
         let count = || fs::read_to_string(ve.root().join("tmp/count")).ok()?.trim().parse::<u32>().ok();
         until("it counts", SOON, || count().is_some());
-        for point in [
-            "chkpnt.begun",
-            "chkpnt.gated",
-            "chkpnt.frozen",
-            "chkpnt.dumped",
-            "chkpnt.published",
-            "chkpnt.decided",
-        ] {
+        for point in RUNS_ON {
             ve.fault(point, "suspend", &[]);
             // No verb is called.
             until(&format!("its mark is gone after {point}"), SOON, || {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use vztests::{FailingDisk, Node, Ve, on_node, run, until};
+use vztests::{FailingDisk, Node, Run, Ve, on_node, run, until};
 
 const SOON: Duration = Duration::from_secs(30);
 const LAYOUTS: [&str; 3] = ["simfs", "overlay", "ploop"];
@@ -29,6 +29,11 @@ fn vz(node: &Node) -> Option<FailingDisk> {
     Some(disk)
 }
 
+fn create(ve: &Ve<'_>, layout: &str) -> Run {
+    let rest: &[&str] = if layout == "ploop" { &["--diskspace", "48M"] } else { &["--config", "free"] };
+    ve.run("create", &[&["--ostemplate", "tiny", "--layout", layout], rest].concat())
+}
+
 /// A stopped VE with a snapshot, and what has changed since.
 struct Scene<'n> {
     disk: FailingDisk,
@@ -42,8 +47,7 @@ impl<'n> Scene<'n> {
     fn new(node: &'n Node, layout: &str) -> Option<Self> {
         let disk = vz(node)?;
         let ve = node.ve(1);
-        let rest: &[&str] = if layout == "ploop" { &["--diskspace", "48M"] } else { &["--config", "free"] };
-        ve.ok("create", &[&["--ostemplate", "tiny", "--layout", layout], rest].concat());
+        create(&ve, layout).exits(0);
         ve.start();
         ve.sh("echo kept >/root/file; dd if=/dev/urandom of=/root/some bs=1M count=6 2>/dev/null; sync");
         let at_snapshot = ve.sh(LOOK);
@@ -105,54 +109,53 @@ fn quiet() {
 /// Bytes that the disk still takes: none, a part of what a verb writes, all but the end.
 const LEFT: [u64; 3] = [0, 512 << 10, 5 << 20];
 
+/// On each layout, with so much room, and what to call that.
+fn everywhere(node: &Node, test: impl Fn(&Scene<'_>, u64, &str)) {
+    for layout in LAYOUTS {
+        for left in LEFT {
+            let Some(scene) = Scene::new(node, layout) else { return };
+            test(&scene, left, &format!("{layout}, {left} bytes"));
+            scene.ends();
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_that_was_made_is_there_and_one_that_failed_is_not() {
     on_node(|node| {
-        for layout in LAYOUTS {
-            for left in LEFT {
-                let Some(scene) = Scene::new(node, layout) else { return };
-                let code = scene.while_failing(left, "snapshot", &["--name", "two"]);
-                let names: &[&str] = if code == 0 { &["one", "two"] } else { &["one"] };
-                assert_eq!(scene.names(), names, "{layout} {left}");
-                assert_eq!(scene.look(), scene.now, "{layout} {left}");
-                scene.ve.ok("snapshot-switch", &["--id", &scene.snapshot]);
-                assert_eq!(scene.look(), scene.at_snapshot, "{layout} {left}");
-                scene.ends();
-            }
-        }
+        everywhere(node, |scene, left, case| {
+            let code = scene.while_failing(left, "snapshot", &["--name", "two"]);
+            let names: &[&str] = if code == 0 { &["one", "two"] } else { &["one"] };
+            assert_eq!(scene.names(), names, "{case}");
+            assert_eq!(scene.look(), scene.now, "{case}");
+            scene.ve.ok("snapshot-switch", &["--id", &scene.snapshot]);
+            assert_eq!(scene.look(), scene.at_snapshot, "{case}");
+        });
     });
 }
 
 #[test]
 fn a_switch_is_done_or_not_begun() {
     on_node(|node| {
-        for layout in LAYOUTS {
-            for left in LEFT {
-                let Some(scene) = Scene::new(node, layout) else { return };
-                let code =
-                    scene.while_failing(left, "snapshot-switch", &["--id", &scene.snapshot, "--skip-resume"]);
-                let want = if code == 0 { &scene.at_snapshot } else { &scene.now };
-                assert_eq!(scene.look(), *want, "{layout} {left}");
-                assert_eq!(scene.names(), ["one"], "{layout} {left}");
-                scene.ends();
-            }
-        }
+        everywhere(node, |scene, left, case| {
+            let code =
+                scene.while_failing(left, "snapshot-switch", &["--id", &scene.snapshot, "--skip-resume"]);
+            let want = if code == 0 { &scene.at_snapshot } else { &scene.now };
+            assert_eq!(scene.look(), *want, "{case}");
+            assert_eq!(scene.names(), ["one"], "{case}");
+        });
     });
 }
 
 #[test]
 fn a_snapshot_is_deleted_or_stays_and_what_came_after_it_stays() {
     on_node(|node| {
-        for layout in LAYOUTS {
-            for left in LEFT {
-                let Some(scene) = Scene::new(node, layout) else { return };
-                let code = scene.while_failing(left, "snapshot-delete", &["--id", &scene.snapshot]);
-                assert_eq!(scene.look(), scene.now, "{layout} {left}");
-                let names: &[&str] = if code == 0 { &[] } else { &["one"] };
-                assert_eq!(scene.names(), names, "{layout} {left}");
-                scene.ends();
-            }
-        }
+        everywhere(node, |scene, left, case| {
+            let code = scene.while_failing(left, "snapshot-delete", &["--id", &scene.snapshot]);
+            assert_eq!(scene.look(), scene.now, "{case}");
+            let names: &[&str] = if code == 0 { &[] } else { &["one"] };
+            assert_eq!(scene.names(), names, "{case}");
+        });
     });
 }
 
@@ -184,9 +187,7 @@ fn a_container_is_made_or_there_is_none() {
                 let Some(disk) = vz(node) else { return };
                 let ve = node.ve(1);
                 disk.leave(left);
-                let rest: &[&str] =
-                    if layout == "ploop" { &["--diskspace", "48M"] } else { &["--config", "free"] };
-                let done = ve.run("create", &[&["--ostemplate", "tiny", "--layout", layout], rest].concat());
+                let done = create(&ve, layout);
                 println!("{layout} {left}: {done}");
                 disk.leave(64 << 20);
                 quiet();
@@ -203,7 +204,7 @@ fn a_container_is_made_or_there_is_none() {
                     assert!(!ve.conf_path().exists());
                 }
                 // Nothing of it is in the way of another.
-                ve.ok("create", &[&["--ostemplate", "tiny", "--layout", layout], rest].concat());
+                create(&ve, layout).exits(0);
                 ve.start();
                 ve.ok("stop", &["--fast"]);
                 ve.ok("destroy", &[]);

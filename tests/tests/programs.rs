@@ -10,17 +10,10 @@ mod boot {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use vztests::{Background, Lan, Node, Pair, Run, Ve, holds, on_two_nodes, skip, until};
+    use vztests::{Background, Lan, Node, PROGRAMS, Pair, Run, Ve, holds, on_two_nodes, skip, until};
 
     const SOON: Duration = Duration::from_secs(60);
     const ADDRESS: &str = "10.5.0.1";
-    const TEMPLATE: &str = "programs";
-    const BUILD: [&str; 4] = [
-        "--suite",
-        "bookworm",
-        "--include",
-        "nginx-light,postgresql,redis-server,openssh-server,wrk,redis-tools",
-    ];
     /// What they need to serve the network.
     const SET_UP: &str = "set -e
         cd /etc/postgresql/15/main
@@ -47,13 +40,13 @@ mod boot {
                 skip(&format!("CRIU: {error}"));
                 return None;
             }
-            if !pair.a.has_template_of(TEMPLATE, &BUILD) {
+            if !pair.a.has_template_of(PROGRAMS.0, &PROGRAMS.1) {
                 return None;
             }
             let lan = pair.lan();
             let (ve, other) = (pair.a.ve(1), pair.a.ve(2));
             for made in [&ve, &other] {
-                made.ok("create", &["--ostemplate", TEMPLATE, "--layout", "overlay", "--config", "free"]);
+                made.ok("create", &["--ostemplate", PROGRAMS.0, "--layout", "overlay", "--config", "free"]);
             }
             other.ok("mount", &[]);
             ve.ok("set", &["--ipadd", ADDRESS, "--save"]);

@@ -243,6 +243,7 @@ mod tests {
         );
         assert!(files.below(ROOT).iter().all(|(number, _)| *number != ROOT));
     }
+
     #[test]
     fn whoever_goes_on_knows_the_numbers_that_another_gave_out() {
         let (one, other) = (number("cpu0/topology/core_id"), number("cpu0/topology/core_id"));
