@@ -248,6 +248,32 @@ fn without_those_who_serve_reads_fail_until_the_next_verb() {
 }
 
 /// The processes that serve the host's tables.
+#[test]
+fn who_is_killed_while_the_files_are_put_back_holds_nobody_up() {
+    on_node(|node| {
+        let Some(ve) = with_views(node, 1, &["--ram", "64M"]) else { return };
+        until("both are there", SOON, || ve.view_servers().len() == 2);
+        for round in 0..20 {
+            let all = ve.view_servers();
+            all.iter().for_each(|pid| kill(*pid));
+            until("all are dead", SOON, || ve.view_servers().is_empty());
+            // A verb has somebody serve them, who has another one put them back, and is killed while that one is at it.
+            let verb = ve.begin("exec2", &["true"], &[]);
+            let deadline = Instant::now() + SOON;
+            while ve.view_servers().len() < 2 {
+                assert!(Instant::now() < deadline, "nobody puts them back");
+            }
+            kill(*ve.view_servers().first().unwrap());
+            println!("{}", verb.finish());
+            until(&format!("it is read again, round {round}"), SOON, || {
+                ve.ok("exec2", &["true"]);
+                ve.run("exec2", &["cat /proc/meminfo"]).out().contains("MemTotal:          65536 kB")
+            });
+            until("both are there again", SOON, || ve.view_servers().len() == 2);
+        }
+    });
+}
+
 fn host_servers() -> BTreeSet<i32> {
     let pids =
         fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -109,6 +109,9 @@ fn mend(run_dir: &Path, ctid: Ctid) -> Result<()> {
     name(ctid.get());
     // Somebody has to answer what is asked while they are put into place.
     if matches!(raw::clone3(raw::CLONE_PARENT, None, 0)?, Cloned::Child) {
+        // It asks what we serve: with the connection in its own hands it would wait for us for ever when we are killed,
+        // and all readers with it; with the lock, nobody would mend that.
+        drop((connection, lock));
         let done = launch::put_again(init.as_fd(), &ve::views::places(), &views);
         raw::exit_now(i32::from(done.is_err()));
     }

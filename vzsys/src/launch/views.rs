@@ -20,13 +20,13 @@ pub(super) fn put(places: &[(String, PathBuf)], views: &Detached) -> Result<()> 
     mount_point(VIEWS)?;
     views.attach(Path::new(VIEWS))?;
     for (name, place) in places.iter().filter(|(_, place)| place.exists()) {
-        put_one(name, place)?;
+        copy(name)?.attach(place)?;
     }
     Ok(())
 }
 
-fn put_one(name: &str, place: &Path) -> Result<()> {
-    Detached::copy_of(&Path::new(VIEWS).join(name), false)?.attach(place)
+fn copy(name: &str) -> Result<Detached> {
+    Detached::copy_of(&Path::new(VIEWS).join(name), false)
 }
 
 /// Puts them into a VE that runs, in place of those that nobody serves any more; whatever else is there is the VE's
@@ -41,22 +41,22 @@ pub fn put_again(init: BorrowedFd<'_>, places: &[(String, PathBuf)], views: &Det
     mount_point("/run/vz")?;
     mount_point(VIEWS)?;
     views.attach(Path::new(VIEWS))?;
-    for (name, place) in places {
-        if remove_dead(place)? {
-            put_one(name, place)?;
-        }
+    // All that somebody has to answer comes first. If he dies, the dead ones are still there, by which the next knows
+    // what to put back.
+    let dead = places.iter().filter(|(_, place)| is_dead(place));
+    let copies = dead.map(|(name, place)| Ok((copy(name)?, place))).collect::<Result<Vec<_>>>()?;
+    for (copy, place) in copies {
+        remove_dead(place)?;
+        copy.attach(place)?;
     }
     Ok(())
 }
 
-/// Whether there was one.
-fn remove_dead(place: &Path) -> Result<bool> {
-    let mut found = false;
+fn remove_dead(place: &Path) -> Result<()> {
     while is_dead(place) {
         umount_lazy(place)?;
-        found = true;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Whether it is of a FUSE file system whose server is gone. The kernel remembers what a file is; how much room there
