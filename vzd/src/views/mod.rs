@@ -110,8 +110,8 @@ fn mend(run_dir: &Path, ctid: Ctid) -> Result<()> {
     // Somebody has to answer what is asked while they are put into place.
     if matches!(raw::clone3(raw::CLONE_PARENT, None, 0)?, Cloned::Child) {
         // It asks what we serve: with the connection in its own hands it would wait for us for ever when we are killed,
-        // and all readers with it; with the lock, nobody would mend that.
-        drop((connection, lock));
+        // and all readers with it. The lock it keeps: nobody else may put anything there until it has ended.
+        drop(connection);
         let done = launch::put_again(init.as_fd(), &ve::views::places(), &views);
         raw::exit_now(i32::from(done.is_err()));
     }
